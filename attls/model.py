@@ -1,0 +1,247 @@
+"""The nouns that every room uses: endpoints, flows, owners, rule conditions, TLS settings, verdicts.
+
+Everything here is a frozen value without behaviour beyond reading itself. Addresses inside the house are always
+canonical: an IPv4-mapped IPv6 address is turned into IPv4 once, at the edge, by `canonical_address`.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass, field
+from datetime import datetime
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def canonical_address(text: str) -> Address:
+    """Return the address that `text` names, IPv4-mapped IPv6 turned into IPv4 and a zone id (`%eth0`) dropped.
+
+    Raises ValueError when `text` is no IP address.
+    """
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+class Direction(enum.Enum):
+    """Who opened the connection: `Inbound` came from accept, `Outbound` from connect."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class Defaults(enum.Enum):
+    """What a silent policy means: today's TLS (`modern`) or exactly what z/OS does (`zos`)."""
+
+    MODERN = "modern"
+    ZOS = "zos"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a TCP connection; `port` is 0 where it is not known."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        """Write `192.0.2.1:443` or `[2001:db8::1]:443`."""
+        if self.address.version == 6:
+            return f"[{self.address}]:{self.port}"
+        return f"{self.address}:{self.port}"
+
+    @classmethod
+    def of(cls, name: tuple[object, ...]) -> Endpoint:
+        """Build an endpoint from a socket name such as `("::ffff:192.0.2.1", 443, 0, 0)`."""
+        return cls(canonical_address(str(name[0])), int(str(name[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One connection as the local program sees it: its own end, the peer's end, who opened it."""
+
+    direction: Direction
+    local: Endpoint
+    remote: Endpoint
+
+
+class JobSource(enum.Enum):
+    """Which fact a job name rests on; the first two come from the kernel and cannot be chosen by the program."""
+
+    UNIT = "systemd unit"
+    CONTAINER = "container"
+    EXECUTABLE = "executable file"
+    GIVEN = "given"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process behind a connection, as far as it could be told; `None` matches no condition.
+
+    `inode` identifies the socket, `start_time` (seconds since the epoch) guards against a reused `pid`.
+    """
+
+    uid: int | None = None
+    user: str | None = None
+    pid: int | None = None
+    job: str | None = None
+    job_source: JobSource = JobSource.UNKNOWN
+    start_time: float | None = None
+    inode: int | None = None
+
+
+UNKNOWN_OWNER = Owner()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AddressRange:
+    """An inclusive range of addresses of one IP version (4 or 6), ends as integers."""
+
+    version: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """An inclusive range of TCP ports."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeCondition:
+    """One IpTimeCondition: every part must hold, in local time; masks are read as tuples of bools.
+
+    `months`: 12, January first. `days_from_first` and `days_from_last`: 31 each; a day matches when either half names
+    it. `weekdays`: 7, Sunday first. `daily`: windows in minutes after midnight, end exclusive; a window whose end lies
+    before its start crosses midnight. `begins` and `ends`: validity period, naive local time, both inclusive.
+    """
+
+    months: tuple[bool, ...] = (True,) * 12
+    days_from_first: tuple[bool, ...] = (True,) * 31
+    days_from_last: tuple[bool, ...] = (True,) * 31
+    weekdays: tuple[bool, ...] = (True,) * 7
+    daily: tuple[tuple[int, int], ...] = ((0, 24 * 60),)
+    begins: datetime | None = None
+    ends: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a TTLSRule asks of a connection; `None` or an empty tuple means "not looked at".
+
+    Values within one field are alternatives, fields must all hold. `job` and `user` are upper-cased patterns in which
+    `*` and `?` are wildcards.
+    """
+
+    directions: frozenset[Direction]
+    local_addresses: tuple[AddressRange, ...] = ()
+    remote_addresses: tuple[AddressRange, ...] = ()
+    local_ports: tuple[PortRange, ...] = ()
+    remote_ports: tuple[PortRange, ...] = ()
+    job: str | None = None
+    user: str | None = None
+    times: tuple[TimeCondition, ...] = ()
+
+
+class HandshakeRole(enum.Enum):
+    """Which side of the TLS handshake the local end plays, independent of who connected."""
+
+    CLIENT = "Client"
+    SERVER = "Server"
+    SERVER_WITH_CLIENT_AUTH = "ServerWithClientAuth"
+
+
+class ClientAuthType(enum.Enum):
+    """What a ServerWithClientAuth end demands of the client certificate."""
+
+    PASS_THRU = "PassThru"
+    FULL = "Full"
+    REQUIRED = "Required"
+    SAF_CHECK = "SAFCheck"
+
+
+class Protocol(enum.IntEnum):
+    """Protocol versions by their number on the wire."""
+
+    SSLV2 = 0x0200
+    SSLV3 = 0x0300
+    TLSV1 = 0x0301
+    TLSV1_1 = 0x0302
+    TLSV1_2 = 0x0303
+    TLSV1_3 = 0x0304
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Everything a rule's actions say about TLS, after connection over environment over group was applied.
+
+    `ciphers` are four-character IANA codes in order of preference, empty for the library's default list.
+    `certificate_label` is None for the ring's default certificate and `""` for "present no certificate".
+    Groups and curves are IANA group numbers in preference order, signature pairs four-character codes; empty
+    means the library's default. Times are seconds. `instance` holds the user-instance numbers, so that raising one
+    makes the settings differ. Equal settings share one TLS environment.
+    """
+
+    role: HandshakeRole
+    keyring: str
+    protocols: frozenset[Protocol]
+    keyring_password: str | None = field(default=None, repr=False)
+    keyring_stash_file: str | None = None
+    ciphers: tuple[str, ...] = ()
+    certificate_label: str | None = None
+    server_certificate_labels: tuple[str, ...] = ()
+    client_auth: ClientAuthType = ClientAuthType.REQUIRED
+    application_controlled: bool = False
+    handshake_timeout: int = 10
+    client_curves: tuple[int, ...] = ()
+    client_key_share_groups: tuple[int, ...] = ()
+    server_kex_curves: tuple[int, ...] = ()
+    server_key_share_groups: tuple[int, ...] = ()
+    signature_pairs: tuple[str, ...] = ()
+    sni_names: tuple[str, ...] = ()
+    sni_required: bool = False
+    host_reference_dns: str | None = None
+    host_reference_cn: str | None = None
+    host_wildcards: bool = True
+    peer_minimum_rsa_bits: int = 0
+    peer_minimum_ecc_bits: int = 0
+    session_timeout: int = 86400
+    session_cache_size: int = 512
+    client_tickets: bool = True
+    server_tickets: bool = True
+    server_ticket_count: int = 2
+    secondary_map: bool = False
+    instance: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What policy says of one connection.
+
+    `rule` is None where no rule matched. `settings` is set exactly when `enabled`, i.e. the rule's group action says
+    TTLSEnabled On. `trace` is the effective Trace mask.
+    """
+
+    rule: str | None = None
+    enabled: bool = False
+    group: str | None = None
+    environment: str | None = None
+    connection: str | None = None
+    trace: int = 2
+    settings: TlsSettings | None = None
+
+    @property
+    def tls(self) -> str:
+        """Say `on`, `off` or `no-rule`, the words of `policy explain`."""
+        if self.rule is None:
+            return "no-rule"
+        return "on" if self.enabled else "off"
+
+
+NO_RULE = Verdict()
