@@ -142,14 +142,18 @@ def groups(entries: Sequence[Mapping[str, Any]], *, detail: bool = False) -> str
 
 
 def group_entries(
-    snapshots: Iterable[Snapshot], group_identifiers: Mapping[str, int], environment_identifiers: Mapping[str, int]
+    snapshots: Iterable[Snapshot],
+    in_force: Iterable[str],
+    *,
+    group_identifiers: Mapping[str, int],
+    environment_identifiers: Mapping[str, int],
 ) -> list[dict[str, Any]]:
-    """Return one entry per group action that is in force or still has connections, in order of its number.
+    """Return one entry per group action that is `in_force` or still has connections, in order of its number.
 
     The identifiers are the numbers messages show as GRPID and ENVID; a name without one counts as 0.
     """
-    tallies: dict[str, dict[str, int]] = {name: {} for name in group_identifiers}
-    totals: dict[str, int] = dict.fromkeys(group_identifiers, 0)
+    totals: dict[str, int] = dict.fromkeys(in_force, 0)
+    tallies: dict[str, dict[str, int]] = {}
     for snapshot in snapshots:
         group = snapshot["group"]
         if not group:
@@ -171,6 +175,13 @@ def group_entries(
         }
         for name in sorted(totals, key=lambda name: (group_identifiers.get(name, 0), name))
     ]
+
+
+def finding(diagnostic: Mapping[str, Any]) -> str:
+    """Return a diagnostic as one line for the log, `PATH:LINE:COL: error: sentence`."""
+    place = "{file}:{line}:{column}: {severity}: {message}".format_map(diagnostic)
+    hint = diagnostic.get("hint")
+    return f"{place} ({hint})" if hint else place
 
 
 def status(values: Mapping[str, Any]) -> str:

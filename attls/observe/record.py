@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attls.errors import Reason
-from attls.model import UNKNOWN_OWNER, Direction, Flow, Owner, Verdict
+from attls.model import Direction, Flow, Owner, Verdict
 from attls.observe import messages
 from attls.observe.metrics import Counts
 
@@ -213,7 +213,7 @@ class Ledger:
         reason: Reason,
         detail: str = "",
         *,
-        owner: Owner = UNKNOWN_OWNER,
+        owner: Owner | None = None,
         rule: str | None = None,
     ) -> None:
         """Count and log a connection that was turned away before it had a record; `flow` is None if not even known.
@@ -227,13 +227,18 @@ class Ledger:
         place = (
             f"LOCAL: {messages.socket_name(flow.local)} REMOTE: {messages.socket_name(flow.remote)} " if flow else ""
         )
-        text = f"connection refused {place}USERID: {owner.user or messages.NOT_AVAILABLE} "
+        user = owner.user if owner is not None else None
+        text = f"connection refused {place}USERID: {user or messages.NOT_AVAILABLE} "
         text += f"RULE: {rule or messages.NOT_AVAILABLE} RC: {reason.code:4} - {reason.text}"
         if detail:
             text += f": {detail}"
         if left_out:
             text += f" (and {left_out} more like it)"
         _log.warning(messages.printable(text))
+
+    def handshakes_of(self, flow: Flow, owner: Owner) -> int:
+        """Return how many handshakes are in flight for whom `flow` is accounted to."""
+        return self.handshakes_by_source[source_of(flow, owner)]
 
     def snapshots(self) -> list[dict[str, Any]]:
         """Return the snapshots of all live records, oldest first."""

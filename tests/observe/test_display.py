@@ -104,7 +104,12 @@ def test_the_contract_keys_are_in_every_snapshot() -> None:
 
 def test_groups_stay_listed_while_in_force_or_used() -> None:
     """A group without connections is listed while policy has it, a replaced one while it has connections."""
-    entries = display.group_entries([record(group="gone").snapshot()], {"VIRTELGROUP": 2}, {"env_act_serv": 1})
+    entries = display.group_entries(
+        [record(group="gone").snapshot()],
+        ["VIRTELGROUP"],
+        group_identifiers={"VIRTELGROUP": 2},
+        environment_identifiers={"env_act_serv": 1},
+    )
     assert [("gone", "00000000", 1), ("VIRTELGROUP", "00000002", 0)] == [
         (entry["name"], entry["id"], entry["connections"]) for entry in entries
     ]
