@@ -33,6 +33,7 @@ import attls
 from attls.cli import demo_capture
 from attls.cli.demo_capture import Stream
 from attls.cli.demo_stage import TOOLS, Conversation, Machine, Sniffer, join, missing_tools, wait_for_line
+from attls.cli.output import json_option, print_json
 from attls.errors import AttlsError
 from attls.model import Endpoint
 
@@ -74,7 +75,7 @@ class DemoBrokenOffError(AttlsError):
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the story.")
+@json_option
 def demo(as_json: bool) -> None:
     """Show the whole story in private network namespaces.
 
@@ -90,10 +91,7 @@ def demo(as_json: bool) -> None:
         report.checks.append(Check("The play came to its end", False, str(error)))
     except KeyboardInterrupt:
         click.echo("the demo was interrupted; everything it made is removed", err=True)
-        sys.exit(3)
-    except AttlsError as error:
-        click.echo(str(error), err=True)
-        sys.exit(3)
+        raise
     seconds = time.monotonic() - began
     if as_json:
         document = {
@@ -102,7 +100,7 @@ def demo(as_json: bool) -> None:
             "checks": [asdict(check) for check in report.checks],
             "connections": report.connections,
         }
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
     else:
         _tell_result(report, seconds)
     sys.exit(0 if report.ok else 1)
@@ -247,9 +245,8 @@ def _make_rings(directory: Path) -> Path:
     rings = directory / "keyrings"
     try:
         subprocess.run(
-            [str(SHARE / "keyrings" / "make-demo-rings"), str(rings)],
-            env={**os.environ, "ATTLS": " ".join(ATTLS)}, check=True, capture_output=True, text=True, timeout=60,
-            start_new_session=True,
+            [sys.executable, str(SHARE / "keyrings" / "make-demo-rings"), str(rings)], check=True, capture_output=True,
+            text=True, timeout=60, start_new_session=True,
         )  # fmt: skip
     except subprocess.CalledProcessError as error:
         raise DemoBrokenOffError(f"keyrings/make-demo-rings failed: {(error.stderr or error.stdout).strip()}") from None
