@@ -4,6 +4,6 @@ A quiet room: it touches no network, reads no clock it was not given and imports
 `Ledger` (opens one `Record` per connection), the `display` functions (snapshots to text) and `metrics`.
 """
 
-from attls.observe.record import Ledger, Record
+from attls.observe.record import HANDSHAKE, NOT_SECURE, SECURE, Ledger, Record
 
-__all__ = ["Ledger", "Record"]
+__all__ = ["HANDSHAKE", "NOT_SECURE", "SECURE", "Ledger", "Record"]
