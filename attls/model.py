@@ -160,7 +160,7 @@ class HandshakeRole(enum.Enum):
 class ClientAuthType(enum.Enum):
     """What a ServerWithClientAuth end demands of the client certificate."""
 
-    PASS_THRU = "PassThru"
+    PASS_THRU = "PassThru"  # noqa: S105 - no password
     FULL = "Full"
     REQUIRED = "Required"
     SAF_CHECK = "SAFCheck"

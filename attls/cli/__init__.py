@@ -63,9 +63,7 @@ class Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-@click.command(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="The manual is in docs/."
-)
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="The manual is in docs/.")
 @click.version_option(__version__, prog_name="attls")
 def main() -> None:
     """AT-TLS for Linux: policy-driven TLS for programs that know nothing about TLS."""

@@ -33,18 +33,9 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic]) -> None:
 
 
 def diagnostic_text(diagnostic: Diagnostic) -> str:
-    """Write `PATH:LINE:COL: error: sentence`, then the source line with a caret below what is meant."""
+    """Write a diagnostic with its source line and caret, the severity in colour."""
+    from attls.policy import render  # here, because most commands never need it
+
     colour = "red" if diagnostic.severity == "error" else "yellow"
-    place = f"{diagnostic.file}:{diagnostic.line}:{diagnostic.column}"
-    severity = click.style(diagnostic.severity, fg=colour, bold=True)
-    lines = [f"{place}: {severity}: {diagnostic.message}"]
-    if diagnostic.source is not None:
-        number = str(diagnostic.line)
-        # Tabs before the caret are kept, so that it stands where the editor shows the word.
-        before = "".join("\t" if letter == "\t" else " " for letter in diagnostic.source[: diagnostic.column - 1])
-        caret = click.style("^" * max(diagnostic.length, 1), fg=colour, bold=True)
-        hint = f" {diagnostic.hint}" if diagnostic.hint else ""
-        lines += [f"{number:>6} | {diagnostic.source}", f"       | {before}{caret}{hint}"]
-    elif diagnostic.hint:
-        lines.append(f"       {diagnostic.hint}")
-    return "\n".join(lines)
+    severity = f": {diagnostic.severity}: "
+    return render(diagnostic).replace(severity, click.style(severity, fg=colour, bold=True), 1)

@@ -1,4 +1,4 @@
-"""The landlord: a supervisor that holds listeners, policy and steering, and the worker processes that carry connections.
+"""The landlord: a supervisor that holds policy, listeners and steering, and worker processes that carry connections.
 
 `run` is the door; operators talk to a running daemon through `client`. Nothing here is imported before it is needed,
 because `attls status` should not wait for TLS libraries.

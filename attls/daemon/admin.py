@@ -80,7 +80,7 @@ async def _serve_one(stream: trio.SocketStream, answer: Answer, limit: trio.Capa
         except ValueError as error:
             with trio.move_on_after(1), contextlib.suppress(trio.BrokenResourceError):
                 await stream.send_all(json.dumps({"ok": False, "error": f"bad request: {error}"}).encode() + b"\n")
-        except Exception:  # a bug of ours ends this request, never the daemon
+        except Exception:  # noqa: BLE001 - a bug of ours ends this request, never the daemon
             _log.exception("internal error while answering an operator")
 
 

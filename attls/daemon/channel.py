@@ -26,14 +26,11 @@ _CHUNK = 65536
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """First order: who the worker is and the descriptors of its listeners, by what `intercept` needs to know of them.
-
-    `first` is where its connection numbers start.
-    """
+    """First order: who the worker is, the descriptors of its listeners, where its connection numbers start."""
 
     worker: int
     first: int
-    listeners: tuple[Any, ...]
+    listeners: tuple[int, ...]
     journal: bool
 
 

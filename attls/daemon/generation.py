@@ -103,7 +103,7 @@ def load(
 
 
 def _numbered(names: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
-    """Number `names` from 1 on; a name that ever had a number keeps it, so that log lines stay comparable."""
+    """Give `names` numbers from 1 on; a name that ever had one keeps it, so that log lines stay comparable."""
     numbers = dict(before)
     for name in names:
         numbers.setdefault(name, len(numbers) + 1)

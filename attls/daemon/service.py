@@ -16,7 +16,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -27,8 +27,9 @@ from attls import errors
 from attls.daemon.generation import Generation, belongs_to_connection_user, ring_key, settings_in_use
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
-from attls.model import Conditions, Flow, Owner, TlsSettings, Verdict
+from attls.model import Conditions, Direction, Flow, Owner, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
+from attls.policy import PolicySet
 from attls.relay import Reactor
 from attls.tls import Environment
 
@@ -51,7 +52,7 @@ class Listener(Protocol):
     """A listening socket that caught connections come to, and what it knows of them."""
 
     @property
-    def socket(self) -> socket.socket:
+    def sock(self) -> socket.socket:
         """The listening socket, non-blocking."""
 
     def intercepted(self, accepted: socket.socket) -> Flow:
@@ -62,10 +63,13 @@ class Listener(Protocol):
 
 
 class OwnerLookup(Protocol):
-    """Finds who owns a flow, in two steps: what the kernel says at once, and what takes a look through /proc."""
+    """Finds who owns a flow: what the kernel says at once, and with `complete` what takes a look through /proc."""
 
-    def find(self, flow: Flow) -> Owner:
-        """Return uid, user and inode of the local program's socket."""
+    def of_outbound(self, flow: Flow, *, complete: bool = False) -> Owner:
+        """Return the program that opened `flow`."""
+
+    def of_listener(self, flow: Flow, *, complete: bool = False) -> Owner | None:
+        """Return the program that listens where `flow` wants to go, None where nobody does."""
 
     def complete(self, owner: Owner) -> Owner:
         """Return `owner` with pid and job name added, as far as they can be found."""
@@ -115,6 +119,7 @@ class Service:
         self._now = now
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
+        self._policies: dict[int, PolicySet] = {}
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
         self._accepting = False
@@ -141,7 +146,8 @@ class Service:
             except AttlsError as error:
                 problems.append(f"rule {rules[0]}: {error}")
             await trio.lowlevel.checkpoint()
-        law.job_conditions = tuple(rule.conditions for rule in generation.policy.rules if rule.conditions.job is not None)
+        conditions = (rule.conditions for rule in generation.policy.rules)
+        law.job_conditions = tuple(each for each in conditions if each.job is not None)
         if not problems:
             self._prepared[generation.number] = law
         return problems
@@ -162,6 +168,10 @@ class Service:
     def _announce(self) -> None:
         if self.law is not None:
             generation = self.law.generation
+            # Policies that live connections were born under are kept, so that displays can explain them.
+            used = {record.generation for record in self.ledger.records.values()}
+            self._policies = {number: policy for number, policy in self._policies.items() if number in used}
+            self._policies[generation.number] = generation.policy
             self.ledger.generation = generation.number
             self.ledger.group_identifiers = generation.group_identifiers
             self.ledger.environment_identifiers = generation.environment_identifiers
@@ -190,7 +200,7 @@ class Service:
             self._watch(listener)
 
     def _watch(self, listener: Listener) -> None:
-        self.reactor.watch_listener(listener.socket, lambda _mask: self._accept(listener))
+        self.reactor.watch_listener(listener.sock, lambda _mask: self._accept(listener))
 
     def _accept(self, listener: Listener) -> None:
         for _ in range(ACCEPT_BATCH):
@@ -198,7 +208,7 @@ class Service:
                 self._pause(listener)
                 return
             try:
-                accepted, _ = listener.socket.accept()
+                accepted, _ = listener.sock.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -210,7 +220,7 @@ class Service:
 
     def _pause(self, listener: Listener) -> None:
         """Leave connections in the backlog for a moment; whoever is there may free what we lack."""
-        self.reactor.unwatch(listener.socket.fileno())
+        self.reactor.unwatch(listener.sock.fileno())
         assert self._nursery is not None
         self._nursery.start_soon(self._resume_later, listener)
 
@@ -228,7 +238,7 @@ class Service:
             self._refuse(accepted, flow, errors.LOOP, str(error))
         except OSError as error:
             self._refuse(accepted, flow, errors.APP_RESET, error.strerror or str(error))
-        except Exception:  # a bug of ours ends this one connection, never the worker
+        except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
             _log.exception("internal error while admitting %s", flow)
             self._refuse(accepted, flow, errors.INTERNAL)
 
@@ -237,13 +247,14 @@ class Service:
         if law is None:
             self._refuse(accepted, flow, errors.STOPPED, "no policy is in force yet")
             return
-        owner = self._owners.find(flow)
         wants_job = law.wants_job(flow)
-        if wants_job:
-            owner = self._owners.complete(owner)
+        owner = self._owner(flow, complete=wants_job)
+        if owner is None:
+            self._refuse(accepted, flow, errors.NO_LISTENER)
+            return
         verdict = law.generation.policy.match(flow, owner, self._now())
         if not wants_job and verdict.rule is not None and verdict.trace & messages.INFO:
-            owner = self._owners.complete(owner)  # EZD1281I names the job
+            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
@@ -259,12 +270,17 @@ class Service:
             self._waiting += 1
             self._nursery.start_soon(self._admit_with_own_ring, law, settings, listener, accepted, record)
 
+    def _owner(self, flow: Flow, *, complete: bool) -> Owner | None:
+        if flow.direction is Direction.OUTBOUND:
+            return self._owners.of_outbound(flow, complete=complete)
+        return self._owners.of_listener(flow, complete=complete)
+
     def _carry(
         self, listener: Listener, accepted: socket.socket, record: Record, *, environment: Environment | None
     ) -> None:
         try:
             self.reactor.carry(accepted, record, dial=lambda: listener.dial(record.flow), environment=environment)
-        except Exception:  # as in _take
+        except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while handing over connection %08X", record.connid)
             reset(accepted)
             record.close(errors.INTERNAL)
@@ -279,7 +295,7 @@ class Service:
             environment = await self._environment_of_user(law, settings, record.owner.user)
         except (KeyringError, TlsError) as error:
             reason, detail = errors.ENVIRONMENT, str(error)
-        except Exception:  # as in _take
+        except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while admitting %s", flow)
             reason = errors.INTERNAL
         finally:
@@ -293,7 +309,9 @@ class Service:
     async def _environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
         """Return the environment over the ring of `user`, asking for the ring once, however many are waiting."""
         if user is None:
-            raise KeyringError(f"Keyring {settings.keyring} means the ring of the program's user, who is not known", 202)
+            raise KeyringError(
+                f"Keyring {settings.keyring} means the ring of the program's user, who is not known", 202
+            )
         key = (settings, user)
         while True:
             environment = law.by_user.get(key)
@@ -348,13 +366,13 @@ class Service:
         for listener in self._listeners:
             self._accept(listener)
             with contextlib.suppress(OSError, ValueError):
-                self.reactor.unwatch(listener.socket.fileno())
-            listener.socket.close()
+                self.reactor.unwatch(listener.sock.fileno())
+            listener.sock.close()
 
     async def drain(self, seconds: float) -> None:
         """Wait until no connection is left, at most `seconds`, then reset the rest."""
         with trio.move_on_after(seconds):
-            while self.reactor.connections or self._waiting:
+            while self.reactor.connections or self._waiting:  # noqa: ASYNC110 - a look now and then is enough here
                 await trio.sleep(DRAIN_POLL_SECONDS)
         self.reactor.abort_all(errors.STOPPED)
 
@@ -369,15 +387,22 @@ class Service:
             records = list(self.ledger.records.values())
         snapshots = []
         for record in records:
-            if record.owner.pid is None and record.owner.inode is not None:
-                record.owner = self._owners.complete(record.owner)
+            owner = record.owner
+            if owner.pid is None and owner.inode is not None:
+                if record.flow.direction is Direction.OUTBOUND:
+                    record.owner = self._owners.complete(owner)
+                else:
+                    found = self._owners.of_listener(record.flow, complete=True)
+                    if found is not None and found.inode == owner.inode:  # else it is another program by now
+                        record.owner = found
                 await trio.lowlevel.checkpoint()
             relay = self.reactor.connections.get(record.connid)
             if relay is not None:
                 relay.describe()
             snapshot = record.snapshot()
-            if detail and record.verdict.settings is not None:
-                snapshot["effective"] = effective(record.verdict.settings)
+            policy = self._policy_of(record) if detail else None
+            if policy is not None:
+                snapshot["effective"] = policy.effective(record.verdict)
             snapshots.append(snapshot)
         live = self.ledger.records.values()
         return {
@@ -388,31 +413,15 @@ class Service:
             "snapshots": snapshots,
         }
 
+    def _policy_of(self, record: Record) -> PolicySet | None:
+        return self._policies.get(record.generation) if record.verdict.rule is not None else None
+
 
 def reset(accepted: socket.socket) -> None:
     """Close a socket so that its peer sees a reset, never an orderly end."""
     with contextlib.suppress(OSError):
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     accepted.close()
-
-
-def effective(settings: TlsSettings) -> Mapping[str, Any]:
-    """Return what a rule's actions come to as JSON values; passwords are left out."""
-    return {
-        "HandshakeRole": settings.role.value,
-        "Keyring": settings.keyring,
-        "Protocols": [protocol.name for protocol in sorted(settings.protocols)],
-        "Ciphers": list(settings.ciphers),
-        "CertificateLabel": settings.certificate_label,
-        "ClientAuthType": settings.client_auth.value,
-        "ApplicationControlled": settings.application_controlled,
-        "HandshakeTimeout": settings.handshake_timeout,
-        "SNI": list(settings.sni_names),
-        "HostReferenceDNS": settings.host_reference_dns,
-        "HostReferenceCN": settings.host_reference_cn,
-        "SessionTimeout": settings.session_timeout,
-        "SecondaryMap": settings.secondary_map,
-    }
 
 
 def _could_match(conditions: Conditions, flow: Flow) -> bool:

@@ -65,8 +65,8 @@ _log = logging.getLogger("attls.daemon")
 class Street(Protocol):
     """What the supervisor asks of interception; every method may block and raises InterceptError."""
 
-    def open(self, workers: int) -> Sequence[tuple[Any, Sequence[int]]]:
-        """Open all listeners; return for each worker what it must know of its own, and their descriptors."""
+    def open(self, workers: int) -> Sequence[tuple[int, ...]]:
+        """Open all listeners; return the descriptors of each worker's, -1 for one that does not exist."""
 
     def check(self, generation: Generation) -> None:
         """Have the kernel's tool check the steering that `generation` needs, without applying it."""
@@ -157,7 +157,7 @@ class Supervisor:
         self._steering = False
         self._generation: Generation | None = None
         self._workers: dict[int, WorkerHandle] = {}
-        self._listeners: Sequence[tuple[Any, Sequence[int]]] = ()
+        self._listeners: Sequence[tuple[int, ...]] = ()
         self._incarnations: dict[int, int] = {}
         self._restarts = 0
         self._retired = Counts()
@@ -170,7 +170,8 @@ class Supervisor:
     async def run(self) -> None:
         """Run until told to stop.
 
-        Raises PolicyError, DaemonError (GenerationError) or InterceptError when starting fails; nothing has changed then.
+        Raises PolicyError, DaemonError (GenerationError) or InterceptError when starting fails; nothing has changed
+        then.
         """
         with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             self._generation = await self._load()
@@ -226,9 +227,7 @@ class Supervisor:
         self._numbers += 1
         number, previous = self._numbers, self._generation
         return await trio.to_thread.run_sync(
-            lambda: load(
-                options.policy, options.keyrings, defaults=options.defaults, number=number, previous=previous
-            )
+            lambda: load(options.policy, options.keyrings, defaults=options.defaults, number=number, previous=previous)
         )
 
     # Signals
@@ -261,7 +260,7 @@ class Supervisor:
             raise GenerationError(problems)
 
     async def _keep_worker(self, number: int, *, task_status: trio.TaskStatus[list[str]]) -> None:
-        """Keep the worker `number` running for as long as the daemon lives; reports what kept the first from starting."""
+        """Keep worker `number` running for as long as the daemon lives; report what kept the first from starting."""
         first = True
         delay = 0.0
         while True:
@@ -321,7 +320,7 @@ class Supervisor:
         # when the thread that started it ends.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            _, descriptors = self._listeners[number]
+            descriptors = [each for each in self._listeners[number] if each >= 0]
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
             child = subprocess.Popen(
@@ -337,9 +336,10 @@ class Supervisor:
     def _configuration(self, number: int) -> Configure:
         incarnation = self._incarnations.get(number, 0)
         self._incarnations[number] = incarnation + 1
-        described, _ = self._listeners[number]
         # A successor starts its connection numbers elsewhere, so that the log does not name two connections alike.
-        return Configure(number, first=(incarnation << 18 & 0xFFFFFF) + 1, listeners=described, journal=self._journal)
+        return Configure(
+            number, first=(incarnation << 18 & 0xFFFFFF) + 1, listeners=self._listeners[number], journal=self._journal
+        )
 
     async def _install(self, worker: WorkerHandle) -> list[str]:
         """Put the generation in force into one worker; return the problems it has with it."""
@@ -374,9 +374,7 @@ class Supervisor:
         """Read the ring of a connection's own user; only rings that the policy in force names so are given out."""
         generation, reference, user = self._generation, message["reference"], message["user"]
         assert generation is not None
-        named = {
-            rule.verdict.settings.keyring for rule in generation.policy.rules if rule.verdict.settings is not None
-        }
+        named = {rule.verdict.settings.keyring for rule in generation.policy.rules if rule.verdict.settings is not None}
         if reference not in named or not belongs_to_connection_user(reference):
             reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
         else:
@@ -397,7 +395,7 @@ class Supervisor:
     # Refresh
 
     async def refresh(self) -> dict[str, Any]:
-        """Replace policy, rules and rings by what the files say now, or change nothing; return what an operator reads."""
+        """Put in force what policy and ring files say now, or change nothing; return what an operator reads."""
         async with self._change:
             if self._state != "running":
                 return {"ok": False, "problems": [f"the daemon is {self._state}"], "diagnostics": []}
@@ -412,7 +410,7 @@ class Supervisor:
                 return self._refresh_failed(error.problems, [])
             except AttlsError as error:
                 return self._refresh_failed([str(error)], [])
-            except Exception:
+            except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
                 _log.exception("internal error while refreshing; the policy in force stays")
                 return self._refresh_failed(["an internal error; see the log of the daemon"], [])
             finally:
@@ -607,9 +605,14 @@ async def _all(work: Callable[[WorkerHandle], Awaitable[None]], workers: Sequenc
 
 
 async def _reap(child: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that was killed, without blocking the others."""
-    while child.poll() is None:
-        await trio.sleep(0.01)
+    """Wait for the end of a process that was killed, without blocking the others."""
+    if child.poll() is None:
+        descriptor = os.pidfd_open(child.pid)
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+        child.wait()
 
 
 def run(options: Options) -> None:

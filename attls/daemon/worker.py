@@ -31,8 +31,9 @@ from attls.daemon.channel import (
 )
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.service import Service
+from attls.daemon.street import adopt
 from attls.errors import KeyringError
-from attls.intercept import Owners, adopt_listeners
+from attls.intercept import Owners
 from attls.keyring import Keyring
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
@@ -52,7 +53,7 @@ class Worker:
             Ledger(order.worker, first=order.first),
             Reactor(),
             Owners(),
-            listeners=adopt_listeners(order.listeners),
+            listeners=adopt(order.listeners),
             ask_ring=self._ask_ring,
         )
 
@@ -79,9 +80,7 @@ class Worker:
                     nursery.start_soon(self._drain, order.seconds, stop)
 
     async def _report(self, order: Report) -> None:
-        report = await self.service.report(
-            connections=order.connections, connid=order.connid, detail=order.detail
-        )
+        report = await self.service.report(connections=order.connections, connid=order.connid, detail=order.detail)
         await self._say(kind="report", request=order.request, **report)
 
     async def _drain(self, seconds: float, stop: trio.CancelScope) -> None:

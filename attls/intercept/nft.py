@@ -14,10 +14,11 @@ table are never touched: they have no mark, and only a SYN is ever judged.
 *Outbound.* The marked SYN is redirected by NAT to our listener on 127.0.0.1 or ::1, before anybody else's NAT
 (priority -105). The program's view (getpeername) stays true, the real destination is in SO_ORIGINAL_DST.
 
-*Inbound.* TPROXY assigns packets to our transparent listener without rewriting them. All packets of the connection take
-that way, not only those for which a socket exists: the ACK that answers a SYN cookie has no socket yet and would
-otherwise reach the program's own listener. Where TPROXY finds nobody of ours, the next rule ends it: the daemon is dead,
-and dead must not mean clear text. A SYN is dropped (its sender tries again, and finds us restarted), anything else reset.
+*Inbound.* TPROXY assigns packets to our transparent listener without rewriting them. All packets of the connection
+take that way, not only those for which a socket exists: the ACK that answers a SYN cookie has no socket yet and would
+otherwise reach the program's own listener. Where TPROXY finds nobody of ours, the next rule ends it: the daemon is
+dead, and dead must not mean clear text. A SYN is dropped (its sender tries again, and finds us restarted), anything
+else is reset.
 
 *The program leg.* Towards the local program we bind the client's own address. The program's answers would leave for the
 network, in clear, so they are marked in a `route` chain and come back through an `ip rule` to a table that calls
@@ -28,11 +29,11 @@ from the outbound rules only, our program leg from both. Exempt means mark *and*
 
 *When conntrack forgets.* After `conntrack -F`, an idle timeout, or for a packet it takes for invalid, the mark and the
 NAT binding are gone, and a packet of a protected program would go to the real destination in clear. So the table keeps
-a memory of its own: each steered connection's four-tuple goes into a set (`steered`, `program`). A packet that is no SYN
-and that conntrack knows nothing about is looked up there: found means steer again (a redirect can be set up in
+a memory of its own: each steered connection's four-tuple goes into a set (`steered`, `program`). A packet that is no
+SYN and that conntrack knows nothing about is looked up there: found means steer again (a redirect can be set up in
 mid-stream), or drop where conntrack refuses. Not found means older than the table: none of our business. The sets
-survive `render`'s transaction, and with it a reload and a restart. Entries fade ten minutes after FIN or RST. A full set
-refuses new connections rather than steer one that it could not recognise later.
+survive `render`'s transaction, and with it a reload and a restart. Entries fade ten minutes after FIN or RST. A full
+set refuses new connections rather than steer one that it could not recognise later.
 
 *Last line.* In postrouting, whatever carries a mark of the local legs must leave by `lo`. If somebody deletes our
 routing rule (network managers do), packets are dropped there instead of leaving in clear.
@@ -44,11 +45,12 @@ program's socket is gone as well.
 from __future__ import annotations
 
 import ipaddress
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import Protocol
+from typing import Any, Protocol
 
 from attls.errors import InterceptError
 from attls.intercept.marks import MARKS, Marks
@@ -119,9 +121,7 @@ def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(joined)
 
 
-def matches_of(
-    rule: SteeringRule, direction: Direction, uids_of: Callable[[str], frozenset[int]]
-) -> tuple[Match, ...]:
+def matches_of(rule: SteeringRule, direction: Direction, uids_of: Callable[[str], frozenset[int]]) -> tuple[Match, ...]:
     """Say what of `rule` a packet filter can see: a superset for a rule that asks for TLS, else exactly it or nothing.
 
     A rule without TLS that also looks at a job, a time, or a user the kernel cannot judge here gives no match at all:
@@ -172,13 +172,18 @@ def merged(matches: Sequence[Match]) -> list[Match]:
     for name in RANGE_FIELDS:
         groups: dict[Match, list[Ranges | None]] = {}
         for match in found:
-            groups.setdefault(replace(match, **{name: None}), []).append(getattr(match, name))
+            groups.setdefault(_with(match, name, None), []).append(getattr(match, name))
         found = []
         for rest, values in groups.items():
             known = [value for value in values if value is not None]
             wide = len(known) < len(values)  # one of them does not look at this field, so all of them need not
-            found.append(rest if wide else replace(rest, **{name: union(item for value in known for item in value)}))
+            found.append(rest if wide else _with(rest, name, union(item for value in known for item in value)))
     return found
+
+
+def _with(match: Match, name: str, value: Ranges | None) -> Match:
+    changes: dict[str, Any] = {name: value}
+    return replace(match, **changes)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -301,7 +306,7 @@ def _range(name: str, match: Match, ends: tuple[int, int]) -> str:
 def _comment(name: str | None) -> str:
     if name is None:
         return ""
-    harmless = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_. ~") else "_" for letter in name)
+    harmless = re.sub(r"[^A-Za-z0-9_.~ -]", "_", name)
     return f' comment "{harmless[:100]}"'
 
 
@@ -514,7 +519,7 @@ def check(text: str) -> None:
 
 
 def apply(text: str) -> None:
-    """Put the rendered table `text` in force in one transaction; raises InterceptError, and then nothing has changed."""
+    """Put the rendered table `text` in force in one transaction; raises InterceptError and changes nothing then."""
     _run(["--file", "-"], text)
 
 
@@ -545,5 +550,5 @@ def _run(arguments: list[str], text: str) -> str:
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     first = said[0] if said else f"exit code {done.returncode}"
     if "Operation not permitted" in done.stderr or "must be root" in done.stderr:
-        raise InterceptError("cannot steer connections: changing nftables needs root (CAP_NET_ADMIN); run attls as root")
+        raise InterceptError("cannot steer connections: this needs root (CAP_NET_ADMIN); run attls as root")
     raise InterceptError(f"cannot steer connections: nft refused the table: {first}")

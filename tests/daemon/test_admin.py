@@ -84,7 +84,7 @@ async def test_silent_operators_do_not_block_others(directory: RunDirectory) -> 
 
 def test_no_daemon_is_one_sentence(tmp_path: Path) -> None:
     """Neither a missing directory nor a socket left behind by a dead daemon gives a traceback."""
-    with pytest.raises(DaemonError, match="no attls daemon runs in .*nowhere; start one"):
+    with pytest.raises(DaemonError, match=r"no attls daemon runs in .*nowhere; start one"):
         client.ask(RunDirectory(tmp_path / "nowhere"), {})
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "admin.sock"))

@@ -54,7 +54,9 @@ def test_a_release_leaves_only_the_lock_file(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     """The path and what to do are in it."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(DaemonError, match=r"cannot use the run directory .*/file/run: .*; choose another with --run-dir"):
+    with pytest.raises(
+        DaemonError, match=r"cannot use the run directory .*/file/run: .*; choose another with --run-dir"
+    ):
         HeldRunDirectory(tmp_path / "file" / "run")
 
 

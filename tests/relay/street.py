@@ -147,7 +147,9 @@ async def street(
                 sock, peer = listener.accept()
                 sock.setblocking(False)
                 flow = Flow(direction, Endpoint.of(sock.getsockname()), Endpoint.of(peer))
-                verdict = Verdict("rule", True, "group", "environment", None, 2, environment.settings if environment else None)
+                verdict = Verdict(
+                    "rule", True, "group", "environment", None, 2, environment.settings if environment else None
+                )
                 record = ledger.open(flow, UNKNOWN_OWNER, verdict, generation=0)
                 made.records.append(record)
                 reactor.carry(sock, record, dial=dial, environment=environment)
