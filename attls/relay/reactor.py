@@ -31,6 +31,7 @@ from attls.model import Direction
 from attls.observe import Record
 from attls.relay.clear import ClearRelay
 from attls.relay.connection import Relay
+from attls.relay.controlled import Controlled
 from attls.relay.secure import SecureRelay
 from attls.tls import Environment
 
@@ -51,11 +52,13 @@ class Reactor:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.connections: dict[int, Relay] = {}
+        self.controls: dict[int, Controlled] = {}
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.hungry: list[Callable[[], None]] = []
         self._epoll = select.epoll()
         self._deadlines: dict[float, dict[Relay, float]] = {}
         self._has_deadlines = trio.Event()
+        self._urgent: Callable[[], None] | None = None
 
     def carry(
         self,
@@ -64,15 +67,19 @@ class Reactor:
         *,
         dial: Callable[[], socket.socket],
         environment: Environment | None,
+        controlled: bool = False,
     ) -> Relay:
         """Take over a connection until it ends; closes `accepted` and closes `record`, exactly once, whatever happens.
 
         `record.flow` says which end `accepted` is: the program's (outbound) or the network's (inbound). `dial` starts
         the connection to the other end and returns its socket, or raises OSError. Without `environment` bytes are
-        relayed in clear.
+        relayed in clear; a `controlled` connection's program may ask for TLS later (`controls` finds it then).
         """
-        if environment is None:
-            relay: Relay = ClearRelay(self, record, dial)
+        if controlled:
+            control = self.controls[record.connid] = Controlled(self, record, dial)
+            relay: Relay = control.phase
+        elif environment is None:
+            relay = ClearRelay(self, record, dial)
         else:
             relay = SecureRelay(self, record, dial, environment)
         self.connections[record.connid] = relay
@@ -88,6 +95,22 @@ class Reactor:
         descriptor = sock.fileno()
         self.handlers[descriptor] = handler
         self._epoll.register(descriptor, EVENTS)
+
+    def watch_urgent(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Call `handler()` when `descriptor` (an epoll set) is readable, and between any two batches of events.
+
+        For small requests that must not queue behind all the traffic. The handler looks by itself whether there is
+        anything to do.
+        """
+        self._urgent = handler
+        self.handlers[descriptor] = lambda _mask: handler()
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch_urgent(self, descriptor: int) -> None:
+        """Call the handler of `watch_urgent` no more."""
+        self._urgent = None
+        if not self._epoll.closed:
+            self.unwatch(descriptor)
 
     def watch_listener(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
         """Call `handler(mask)` as long as the listening socket has connections to accept (level-triggered)."""
@@ -155,6 +178,8 @@ class Reactor:
                         handler(mask)
                     except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
                         self._internal_error(handler)
+            if self._urgent is not None:
+                self._urgent()
             self._feed_hungry()
 
     def _feed_hungry(self) -> None:
