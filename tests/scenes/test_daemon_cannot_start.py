@@ -1,4 +1,4 @@
-"""What keeps `attls run` from starting is said in one sentence, with the exit code of its kind; the host is untouched."""
+"""What keeps `attls run` from starting is one sentence and an exit code; the host is untouched."""
 
 from __future__ import annotations
 

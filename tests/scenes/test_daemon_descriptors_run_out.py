@@ -1,4 +1,4 @@
-"""More connections than descriptors: the surplus waits in the backlog, nobody is passed in clear, operators get answers."""
+"""More connections than descriptors: the surplus waits in the backlog, operators get answers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.scene
 
 
 def test_live_connections_may_finish(stage: Stage) -> None:
-    """After SIGTERM a live connection still echoes; new ones are released; when the last has ended, so does the daemon."""
+    """A live connection still echoes, new ones are released, and when the last has ended, so does the daemon."""
     daemon = stage.daemon.start(rule("web"))
     with program(stage.host):
         live = client_context(stage.rings).wrap_socket(stage.peer.connect("10.1.0.1", 7000))
