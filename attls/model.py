@@ -10,10 +10,12 @@ import enum
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+@lru_cache(maxsize=4096)  # asked twice for every connection, and peers come back
 def canonical_address(text: str) -> Address:
     """Return the address that `text` names, IPv4-mapped IPv6 turned into IPv4 and a zone id (`%eth0`) dropped.
 
