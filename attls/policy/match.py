@@ -249,6 +249,7 @@ class _Words:
         self.rest = rest
 
 
+_Known = dict[str, int | str | None]  # what is known of a connection, by fact
 _Node = _Leaf | _Line | _Words  # `first` is the first rule that hangs under a node
 
 
@@ -265,20 +266,10 @@ class Matcher:
         }
 
     def find(self, question: Question, owner: Owner, now: datetime) -> int | None:
-        """Return the index of the first rule whose conditions all hold, or None."""
-        local_address = _place_on_line(question.local_address)
-        remote_address = _place_on_line(question.remote_address)
-        known: dict[str, int | str | None] = {
-            "local_port": question.local_port,
-            "remote_port": question.remote_port,
-            "local_address": local_address,
-            "remote_address": remote_address,
-            "job": None if owner.job is None else owner.job.upper(),
-            "user": None if owner.user is None else owner.user.upper(),
-        }
+        """Return the index of the first rule whose conditions all hold at `now`, or None."""
+        known = _known(question, owner)
         best = len(self._facts)
-        root = self._roots[question.direction]
-        waiting: list[_Node] = [] if root is None else [root]
+        waiting = self._start(question)
         while waiting:
             node = waiting.pop()
             if node.first >= best:
@@ -290,36 +281,30 @@ class Matcher:
                     if self._fits(index, known, now):
                         best = index
                         break
-                continue
-            if node.rest is not None:
-                waiting.append(node.rest)
-            value = known[node.fact]
-            if value is None:
-                continue
-            if isinstance(node, _Line):
-                assert isinstance(value, int)
-                stretch = bisect_right(node.starts, value)
-                part = node.parts[stretch]
-                if part is not None:
-                    waiting.append(part)
-                if node.wide:
-                    up = stretch + node.size
-                    while up:
-                        if (part := node.wide.get(up)) is not None:
-                            waiting.append(part)
-                        up >>= 1
             else:
-                assert isinstance(value, str)
-                if (part := node.exact.get(value)) is not None:
-                    waiting.append(part)
-                for length in node.lengths:
-                    if length > len(value):
-                        break
-                    if (part := node.prefixes.get(value[:length])) is not None:
-                        waiting.append(part)
+                _go_down(node, known[node.fact], waiting)
         return best if best < len(self._facts) else None
 
-    def _fits(self, index: int, known: dict[str, int | str | None], now: datetime) -> bool:
+    def find_all(self, question: Question, owner: Owner, now: datetime | None, *, before: int) -> list[int]:
+        """Return the indices below `before` of all rules whose conditions hold, in order; None means at any time."""
+        known = _known(question, owner)
+        found: set[int] = set()
+        waiting = self._start(question)
+        while waiting:
+            node = waiting.pop()
+            if node.first >= before:
+                continue
+            if isinstance(node, _Leaf):
+                found.update(index for index in node.rules if index < before and self._fits(index, known, now))
+            else:
+                _go_down(node, known[node.fact], waiting)
+        return sorted(found)
+
+    def _start(self, question: Question) -> list[_Node]:
+        root = self._roots[question.direction]
+        return [] if root is None else [root]
+
+    def _fits(self, index: int, known: _Known, now: datetime | None) -> bool:
         # Whether a rule that accepts the direction accepts everything else.
         facts = self._facts[index]
         for name in _NUMBERS:
@@ -339,7 +324,7 @@ class Matcher:
                 word = known[name]
                 if word is None or not (pattern == word or wildcard(pattern, str(word))):
                     return False
-        return not facts.times or any(times.active(condition, now) for condition in facts.times)
+        return not facts.times or now is None or any(times.active(condition, now) for condition in facts.times)
 
     def _build(self, indices: list[int], facts: tuple[str, ...]) -> _Node | None:
         if not indices:
@@ -450,6 +435,46 @@ class Matcher:
             line.wide[cover] = node
         line.rest = self._build(rest, remaining)
         return line
+
+
+def _known(question: Question, owner: Owner) -> _Known:
+    return {
+        "local_port": question.local_port,
+        "remote_port": question.remote_port,
+        "local_address": _place_on_line(question.local_address),
+        "remote_address": _place_on_line(question.remote_address),
+        "job": None if owner.job is None else owner.job.upper(),
+        "user": None if owner.user is None else owner.user.upper(),
+    }
+
+
+def _go_down(node: _Line | _Words, value: int | str | None, waiting: list[_Node]) -> None:
+    # Add the branches of `node` in which a rule that accepts `value` could hang.
+    if node.rest is not None:
+        waiting.append(node.rest)
+    if value is None:
+        return
+    if isinstance(node, _Line):
+        assert isinstance(value, int)
+        stretch = bisect_right(node.starts, value)
+        part = node.parts[stretch]
+        if part is not None:
+            waiting.append(part)
+        if node.wide:
+            up = stretch + node.size
+            while up:
+                if (part := node.wide.get(up)) is not None:
+                    waiting.append(part)
+                up >>= 1
+        return
+    assert isinstance(value, str)
+    if (part := node.exact.get(value)) is not None:
+        waiting.append(part)
+    for length in node.lengths:
+        if length > len(value):
+            break
+        if (part := node.prefixes.get(value[:length])) is not None:
+            waiting.append(part)
 
 
 def _cover(low: int, high: int) -> Iterator[int]:
