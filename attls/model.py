@@ -10,10 +10,12 @@ import enum
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+@lru_cache(maxsize=4096)  # asked twice for every connection, and peers come back
 def canonical_address(text: str) -> Address:
     """Return the address that `text` names, IPv4-mapped IPv6 turned into IPv4 and a zone id (`%eth0`) dropped.
 
@@ -160,7 +162,7 @@ class HandshakeRole(enum.Enum):
 class ClientAuthType(enum.Enum):
     """What a ServerWithClientAuth end demands of the client certificate."""
 
-    PASS_THRU = "PassThru"
+    PASS_THRU = "PassThru"  # noqa: S105 - no password
     FULL = "Full"
     REQUIRED = "Required"
     SAF_CHECK = "SAFCheck"

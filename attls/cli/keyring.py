@@ -1,0 +1,930 @@
+"""`attls cert`, `attls keyring` and `attls map`: the keyring room at the command line.
+
+Every command takes `--keyrings DIR` and `--json`, makes one call into the room, prints, and exits: 0 done, 1 the
+answer is no, 2 wrong usage, 3 could not. Secrets come from files or a prompt, never from arguments, which every user
+of the machine can see.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from cryptography import x509
+from rich.console import Console
+from rich.table import Table
+
+from attls.errors import KeyringError
+from attls.keyring import Store, Trust, Usage, certificates, files, names, operations
+from attls.keyring.store import Connection, Ring, StoredCertificate, default_usage
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Decorator = Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]
+
+
+class Refusal(click.ClickException):
+    """A failure told in one sentence on standard error, with the exit code it deserves."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class and reads it from the instance
+
+    def show(self, file: Any = None) -> None:
+        """Print the sentence."""
+        click.echo(f"attls: {self.message}", err=True, file=file)
+
+
+class RoomCommand(click.Command):
+    """A command whose keyring errors become exit codes; `asks` says that "not there" is an answer, not a failure."""
+
+    asks = False
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except names.InvalidNameError as error:
+            raise Refusal(str(error), 2) from error
+        except names.MissingError as error:
+            raise Refusal(str(error), 1 if self.asks else 3) from error
+        except KeyringError as error:
+            raise Refusal(str(error), 3) from error
+
+
+class AskingCommand(RoomCommand):
+    """A command that answers a question about the store."""
+
+    asks = True
+
+
+def _store_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
+        click.option(
+            "--passphrase-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            envvar="ATTLS_PASSPHRASE_FILE",
+            help="File with the passphrase of keys that are encrypted in the store.",
+        ),
+        click.option(
+            "--keyrings",
+            "directory",
+            type=click.Path(path_type=Path, file_okay=False),
+            envvar="ATTLS_KEYRINGS",
+            default=Path("keyrings"),
+            show_default="$ATTLS_KEYRINGS, else ./keyrings",
+            help="Directory of the keyring store.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for flag, value in (("--hightrust", "HIGHTRUST"), ("--notrust", "NOTRUST"), ("--trust", "TRUST")):
+        function = click.option(flag, "trust", flag_value=value, help=f"Mark the certificate {value}.")(function)
+    return function
+
+
+_owner = click.option(
+    "--owner", required=True, metavar="USER", help="User, CERTAUTH or SITE that the certificate is of."
+)
+_label = click.option("--label", required=True, help="Label of the certificate.")
+_any_owner = click.option("--owner", metavar="USER", help="Owner; not needed where the label is unique.")
+_san = click.option(
+    "--san", multiple=True, metavar="NAMES", help="Alternative names: DNS:host,IP:addr,EMAIL:a@b,URI:u (repeatable)."
+)
+_key_type = click.option(
+    "--key-type",
+    type=click.Choice(certificates.KEY_TYPES),
+    default="ecdsa-p256",
+    show_default=True,
+    help="Kind of key.",
+)
+_subject = click.option(
+    "--subject", metavar="DN", help="Further parts of the subject, e.g. OU=Payments,O=Example,C=DE."
+)
+_purpose = click.option(
+    "--purpose",
+    type=click.Choice(["both", "server", "client"]),
+    default="both",
+    show_default=True,
+    help="What TLS may use the certificate for (extended key usage).",
+)
+_urls = (
+    click.option("--crl-url", multiple=True, help="Where the authority's CRL is found (repeatable)."),
+    click.option("--ocsp-url", multiple=True, help="Where the authority's OCSP responder is found (repeatable)."),
+)
+
+
+def _with_urls(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in _urls:
+        function = option(function)
+    return function
+
+
+_sign_with = click.option("--sign-with", metavar="CALABEL", required=True, help="Label of the authority that signs.")
+_signer_owner = click.option(
+    "--sign-with-owner", default=names.CERTAUTH, show_default=True, help="Owner of that authority."
+)
+_password_file = click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File whose first line is the password of the file that is read or written.",
+)
+
+
+def _open(directory: Path, passphrase_file: Path | None) -> Store:
+    if passphrase_file is not None:
+        return Store(directory, passphrase=lambda: files.read_password(passphrase_file))
+    return Store(directory, passphrase=_prompt_for_passphrase)
+
+
+def _prompt_for_passphrase() -> bytes | None:
+    from attls.keyring.opening import ambient_passphrase
+
+    found = ambient_passphrase()
+    if found is None and sys.stdin.isatty():
+        found = str(click.prompt("Passphrase of the keyring store", hide_input=True, err=True)).encode()
+    return found
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _alternative(san: Iterable[str]) -> tuple[x509.GeneralName, ...]:
+    try:
+        return tuple(name for text in san for name in certificates.alternative_names(text))
+    except KeyringError as error:
+        raise click.BadParameter(str(error), param_hint="--san") from error
+
+
+def _subject_of(common_name: str | None, others: str | None) -> x509.Name:
+    try:
+        return certificates.subject_name(common_name, others)
+    except KeyringError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _purposes(word: str) -> tuple[str, ...]:
+    return ("server", "client") if word == "both" else (word,)
+
+
+def _password(path: Path | None) -> bytes | None:
+    return files.read_password(path, secret=False) if path else None
+
+
+# Printing ----------------------------------------------------------------------------------------------------------
+
+
+def _print(document: object, text: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    elif text:
+        click.echo(text)
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    # Off a terminal nothing is cut: scripts and logs get whole lines.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 400, no_color=not sys.stdout.isatty())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell) for cell in row))
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()), color=sys.stdout.isatty())
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape("".join(character if character.isprintable() else "?" for character in text))
+
+
+def _document(store: Store, stored: StoredCertificate) -> dict[str, object]:
+    rings = [ring.reference for ring in store.rings_with(stored.owner, stored.label)]
+    return {
+        "owner": stored.shown_owner,
+        "label": stored.label,
+        "trust": stored.trust.value,
+        "private_key": store.has_key(stored),
+        "rings": rings,
+        **certificates.summary(stored.certificate),
+    }
+
+
+def _key_word(present: bool | None) -> str:
+    return {True: "yes", False: "no", None: "unreadable"}[present]
+
+
+def _days_left(certificate: x509.Certificate) -> str:
+    now = _now()
+    if now > certificate.not_valid_after_utc:
+        return "expired"
+    if now < certificate.not_valid_before_utc:
+        return "not yet valid"
+    return f"{(certificate.not_valid_after_utc - now).days} days"
+
+
+def _find(store: Store, owner: str | None, label: str) -> StoredCertificate:
+    """Find a certificate by label alone where only one owner has it."""
+    if owner is not None:
+        return store.certificate(owner, label)
+    owners = [name for name in store.owners() if store.has_certificate(name, label)]
+    if len(owners) > 1:
+        raise click.UsageError(f"'{label}' exists for {', '.join(owners)}; say which with --owner")
+    if not owners:
+        raise names.MissingError(f"no owner has a certificate labelled '{label}'", 407)
+    return store.certificate(owners[0], label)
+
+
+# Certificates ------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def cert() -> None:
+    """Make, sign, import, export and keep certificates."""
+
+
+@cert.command("create-ca", cls=RoomCommand)
+@_label
+@click.option("--cn", required=True, help="Common name of the authority.")
+@click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the certificate.")
+@_key_type
+@click.option(
+    "--days", type=click.IntRange(1), default=certificates.AUTHORITY_DAYS, show_default=True, help="Validity."
+)
+@_subject
+@click.option("--sign-with", metavar="CALABEL", help="Make an intermediate authority signed by this one.")
+@_signer_owner
+@click.option("--path-length", type=click.IntRange(0), help="How many further authorities may follow below this one.")
+@_with_urls
+@_store_options
+def create_ca(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    label: str,
+    cn: str,
+    owner: str,
+    key_type: str,
+    days: int,
+    subject: str | None,
+    sign_with: str | None,
+    sign_with_owner: str,
+    path_length: int | None,
+    crl_url: tuple[str, ...],
+    ocsp_url: tuple[str, ...],
+) -> None:
+    """Create a certificate authority."""
+    store = _open(directory, passphrase_file)
+    profile = certificates.Profile(
+        subject=_subject_of(cn, subject),
+        days=days,
+        is_authority=True,
+        path_length=path_length,
+        crl_urls=crl_url,
+        ocsp_urls=ocsp_url,
+    )
+    stored = operations.create(
+        store,
+        owner=owner,
+        label=label,
+        profile=profile,
+        key_type=key_type,
+        signed_by=operations.signer(store, sign_with, sign_with_owner) if sign_with else None,
+        now=_now(),
+    )
+    _made(store, stored, days, as_json=as_json)
+
+
+def _made(store: Store, stored: StoredCertificate, days: int, *, as_json: bool) -> None:
+    ends = stored.certificate.not_valid_after_utc
+    text = f"created {stored.name}, valid until {ends:%Y-%m-%d}"
+    if ends < _now() + datetime.timedelta(days=days - 1):
+        text += f" (not {days} days, because the authority that signed it ends then)"
+    _print(_document(store, stored), text, as_json=as_json)
+
+
+@cert.command("issue", cls=RoomCommand)
+@_owner
+@_label
+@click.option("--cn", required=True, help="Common name.")
+@_sign_with
+@_signer_owner
+@_san
+@_key_type
+@click.option("--days", type=click.IntRange(1), default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
+@_subject
+@_purpose
+@_with_urls
+@_store_options
+def issue(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str,
+    label: str,
+    cn: str,
+    sign_with: str,
+    sign_with_owner: str,
+    san: tuple[str, ...],
+    key_type: str,
+    days: int,
+    subject: str | None,
+    purpose: str,
+    crl_url: tuple[str, ...],
+    ocsp_url: tuple[str, ...],
+) -> None:
+    """Make a key and a certificate for it, signed by an authority of the store.
+
+    Without --san a common name that is a host name or an address becomes the alternative name.
+    """
+    store = _open(directory, passphrase_file)
+    profile = certificates.Profile(
+        subject=_subject_of(cn, subject),
+        days=days,
+        names=_alternative(san) or certificates.implied_names(cn),
+        purposes=_purposes(purpose),
+        crl_urls=crl_url,
+        ocsp_urls=ocsp_url,
+    )
+    stored = operations.create(
+        store,
+        owner=owner,
+        label=label,
+        profile=profile,
+        key_type=key_type,
+        signed_by=operations.signer(store, sign_with, sign_with_owner),
+        now=_now(),
+    )
+    _made(store, stored, days, as_json=as_json)
+
+
+@cert.command("import", cls=RoomCommand)
+@_owner
+@_label
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--key", type=click.Path(path_type=Path), help="File of the private key, if it is not in FILE.")
+@_password_file
+@_trust_options
+@click.option("--no-chain", is_flag=True, help="Leave out the authorities that FILE brings along.")
+@_store_options
+def import_(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str,
+    label: str,
+    file: Path,
+    key: Path | None,
+    password_file: Path | None,
+    trust: str | None,
+    no_chain: bool,
+) -> None:
+    """Bring in a certificate from a PEM, DER, PKCS#7 or PKCS#12 file, with its key if there is one.
+
+    Authorities in the same file are kept as CERTAUTH: trusted if the store already trusts who signed them, or if
+    --trust is given.
+    """
+    store = _open(directory, passphrase_file)
+    contents = _read_contents(file, password_file)
+    if key is not None:
+        contents.keys += _read_contents(key, password_file).keys
+        if not contents.keys:
+            raise KeyringError(f"there is no private key in {key}", 428)
+    done = operations.import_certificate(
+        store,
+        owner=owner,
+        label=label,
+        contents=contents,
+        trust=Trust(trust) if trust else None,
+        source=str(file) if key is None else f"{file} and {key}",
+        now=_now(),
+        with_chain=not no_chain,
+    )
+    lines = [f"{'renewed' if done.renewed else 'imported'} {done.stored.name}, {done.stored.trust.value}"]
+    for authority in done.authorities:
+        lines.append(f"also added the authority {authority.name}, {authority.trust.value}")
+        if authority.trust is Trust.NOTRUST:
+            lines.append(f"  to trust it: attls cert trust --owner CERTAUTH --label '{authority.label}'")
+    document = _document(store, done.stored)
+    document["renewed"] = done.renewed
+    document["authorities"] = [
+        {"owner": authority.owner, "label": authority.label, "trust": authority.trust.value}
+        for authority in done.authorities
+    ]
+    _print(document, "\n".join(lines), as_json=as_json)
+
+
+def _read_contents(path: Path, password_file: Path | None) -> certificates.Contents:
+    if str(path) == "-":
+        data, name = sys.stdin.buffer.read(files.LARGEST_FILE + 1), "standard input"
+    else:
+        data, name = _read_named(path), str(path)
+    password = _password(password_file)
+    try:
+        return certificates.read(data, password=password, name=name)
+    except KeyringError as error:
+        if error.code != 408 or password is not None:
+            raise
+        if not sys.stdin.isatty():
+            raise KeyringError(f"{name} is protected by a password; give it with --password-file", 408) from error
+    prompted = str(click.prompt(f"Password of {name}", hide_input=True, err=True))
+    return certificates.read(data, password=prompted.encode(), name=name)
+
+
+def _read_named(path: Path) -> bytes:
+    try:
+        return files.read_any(path)
+    except OSError as error:
+        raise KeyringError(f"cannot read {path}: {error.strerror}") from error
+
+
+@cert.command("export", cls=RoomCommand)
+@_any_owner
+@_label
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(operations.EXPORT_FORMATS),
+    default="pem",
+    show_default=True,
+    help="File format.",
+)
+@click.option("--with-key", is_flag=True, help="Include the private key (PEM and PKCS#12).")
+@click.option("--chain", is_flag=True, help="Include the issuers (always so in PKCS#7 and PKCS#12).")
+@click.option(
+    "--out", type=click.Path(path_type=Path, allow_dash=True), required=True, help="File to write, - for stdout."
+)
+@_password_file
+@_store_options
+def export(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str | None,
+    label: str,
+    form: str,
+    with_key: bool,
+    chain: bool,
+    out: Path,
+    password_file: Path | None,
+) -> None:
+    """Write a certificate to a file; with its key the file gets mode 0600."""
+    store = _open(directory, passphrase_file)
+    stored = _find(store, owner, label)
+    password = _password(password_file)
+    if form == "p12" and with_key and password is None and sys.stdin.isatty():
+        prompt = f"Password for {out}"
+        password = str(click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)).encode()
+    content = operations.export(store, stored, form=form, with_key=with_key, with_chain=chain, password=password)
+    _write_out(out, content, secret=with_key)
+    document = {"owner": stored.shown_owner, "label": label, "format": form, "with_key": with_key, "file": str(out)}
+    text = f"wrote {stored.name} to {out}{' with its private key' if with_key else ''}"
+    if str(out) != "-":
+        _print(document, text, as_json=as_json)
+
+
+def _write_out(path: Path, content: bytes, *, secret: bool) -> None:
+    if str(path) == "-":
+        sys.stdout.buffer.write(content)
+    elif path.exists() and not path.is_file():
+        path.write_bytes(content)  # a pipe or a device cannot be replaced by renaming
+    else:
+        files.replace(path, content, mode=0o600 if secret else 0o644)
+
+
+@cert.command("list", cls=AskingCommand)
+@click.option("--owner", metavar="USER", help="Only certificates of this owner.")
+@_store_options
+def list_(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str | None) -> None:
+    """List the certificates of the store."""
+    store = _open(directory, passphrase_file)
+    found = store.certificates(owner)
+    if as_json:
+        _print([_document(store, stored) for stored in found], "", as_json=True)
+        return
+    waiting = [(name, label) for name, label in store.requests() if owner is None or names.fold_owner(owner) == name]
+    if not found and not waiting:
+        click.echo(f"no certificates in {directory}" + (f" for {owner}" if owner else ""))
+        return
+    rows = [
+        (
+            stored.shown_owner,
+            stored.label,
+            stored.trust.value,
+            _key_word(store.has_key(stored)),
+            certificates.key_type(stored.certificate.public_key()),
+            _days_left(stored.certificate),
+            certificates.common_name(stored.certificate),
+        )
+        for stored in found
+    ]
+    rows += [(name, label, "-", "yes", "-", "requested", "-") for name, label in waiting]
+    _table(("OWNER", "LABEL", "TRUST", "KEY", "KEY TYPE", "ENDS IN", "COMMON NAME"), rows)
+
+
+@cert.command("show", cls=AskingCommand)
+@_any_owner
+@_label
+@_store_options
+def show(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str | None, label: str) -> None:
+    """Show one certificate and the chain of its issuers."""
+    store = _open(directory, passphrase_file)
+    stored = _find(store, owner, label)
+    issuers = operations.issuers(store, stored.certificate)
+    top = [stored.certificate, *issuers][-1]
+    complete = certificates.is_self_signed(top)
+    document = _document(store, stored)
+    document["chain"] = [certificates.summary(issuer)["subject"] for issuer in issuers]
+    document["chain_complete"] = complete
+    document["pem"] = certificates.pem(stored.certificate).decode()
+    rows = [
+        ("Owner", stored.shown_owner),
+        ("Label", stored.label),
+        ("Trust", stored.trust.value),
+        ("Private key", _key_word(store.has_key(stored))),
+        ("Subject", str(document["subject"])),
+        ("Issuer", str(document["issuer"])),
+        ("Serial number", str(document["serial"])),
+        ("Valid from", f"{stored.certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC"),
+        (
+            "Valid until",
+            f"{stored.certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC ({_days_left(stored.certificate)})",
+        ),
+        ("Alternative names", ", ".join(_words(document["san"])) or "none"),
+        ("Key type", str(document["key_type"])),
+        ("Authority", "yes" if document["is_ca"] else "no"),
+        ("Key usage", ", ".join(_words(document["key_usage"])) or "any"),
+        ("Extended usage", ", ".join(_words(document["extended_key_usage"])) or "any"),
+        ("Signature", str(document["signature"])),
+        ("Fingerprint", str(document["fingerprint"])),
+        ("Chain", " <- ".join(certificates.common_name(issuer) for issuer in [stored.certificate, *issuers])),
+        (
+            "Chain complete",
+            "yes" if complete else f"no: {certificates.name_of(top.issuer)} is not among the trusted authorities",
+        ),
+        ("Rings", ", ".join(_words(document["rings"])) or "none"),
+    ]
+    _print(document, "\n".join(f"{name + ':':<19}{value}" for name, value in rows), as_json=as_json)
+
+
+def _words(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+@cert.command("renew", cls=RoomCommand)
+@_owner
+@_label
+@click.option("--new-key", is_flag=True, help="Make a new key too (else the key stays).")
+@click.option("--key-type", type=click.Choice(certificates.KEY_TYPES), help="Kind of the new key; implies --new-key.")
+@click.option("--days", type=click.IntRange(1), help="Validity; as long as before if not given.")
+@click.option("--sign-with", metavar="CALABEL", help="Have it signed by another authority than before.")
+@_signer_owner
+@_store_options
+def renew(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str,
+    label: str,
+    new_key: bool,
+    key_type: str | None,
+    days: int | None,
+    sign_with: str | None,
+    sign_with_owner: str,
+) -> None:
+    """Replace a certificate by one with new dates; all rings it is on have the new one at once."""
+    store = _open(directory, passphrase_file)
+    stored = operations.renew(
+        store,
+        owner=owner,
+        label=label,
+        new_key=new_key or key_type is not None,
+        key_type=key_type,
+        days=days,
+        now=_now(),
+        signed_by=operations.signer(store, sign_with, sign_with_owner) if sign_with else None,
+    )
+    text = f"renewed {stored.name}, valid until {stored.certificate.not_valid_after_utc:%Y-%m-%d}"
+    _print(_document(store, stored), text, as_json=as_json)
+
+
+@cert.command("rollover", cls=RoomCommand)
+@_owner
+@_label
+@click.option("--new-label", required=True, help="Label of the certificate that takes over.")
+@_store_options
+def rollover(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str, label: str, new_label: str
+) -> None:
+    """Put another certificate in the place of this one on all rings, and delete this one's private key."""
+    store = _open(directory, passphrase_file)
+    stored = operations.rollover(store, owner=owner, label=label, new_label=new_label, now=_now())
+    rings = [ring.reference for ring in store.rings_with(stored.owner, stored.label)]
+    text = f"{stored.name} took the place of '{label}' on {', '.join(rings) or 'no ring'}"
+    _print(_document(store, stored), text, as_json=as_json)
+
+
+@cert.command("delete", cls=RoomCommand)
+@_owner
+@_label
+@_store_options
+def delete(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str, label: str) -> None:
+    """Delete a certificate and its private key, and take it off all rings."""
+    store = _open(directory, passphrase_file)
+    rings = [ring.reference for ring in store.delete(owner, label)]
+    text = f"deleted '{label}' of {owner}" + (f", also from {', '.join(rings)}" if rings else "")
+    _print({"owner": owner, "label": label, "rings": rings}, text, as_json=as_json)
+
+
+@cert.command("rename", cls=RoomCommand)
+@_owner
+@_label
+@click.option("--new-label", required=True, help="The new label.")
+@_store_options
+def rename(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str, label: str, new_label: str
+) -> None:
+    """Give a certificate another label, on all rings too."""
+    store = _open(directory, passphrase_file)
+    stored = store.relabel(owner, label, new_label)
+    _print(_document(store, stored), f"'{label}' is now {stored.name}", as_json=as_json)
+
+
+@cert.command("request", cls=RoomCommand)
+@_owner
+@_label
+@click.option("--cn", help="Common name; not needed for a certificate that is in the store.")
+@_san
+@_key_type
+@_subject
+@click.option("--out", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"), help="File to write.")
+@_store_options
+def request(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str,
+    label: str,
+    cn: str | None,
+    san: tuple[str, ...],
+    key_type: str,
+    subject: str | None,
+    out: Path,
+) -> None:
+    """Write a signing request (PKCS#10) for another authority; then import its answer under the same label."""
+    store = _open(directory, passphrase_file)
+    made = operations.request(
+        store,
+        owner=owner,
+        label=label,
+        subject=_subject_of(cn, subject) if cn or subject else None,
+        alternative=_alternative(san) or certificates.implied_names(cn),
+        key_type=key_type,
+    )
+    content = made.public_bytes(certificates.PEM_ENCODING)
+    document = {"owner": owner, "label": label, "request": content.decode(), "file": str(out)}
+    if str(out) != "-":
+        _write_out(out, content, secret=False)
+    text = content.decode().rstrip() if str(out) == "-" else f"wrote the request for '{label}' of {owner} to {out}"
+    _print(document, text, as_json=as_json)
+
+
+@cert.command("sign", cls=RoomCommand)
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@_sign_with
+@_signer_owner
+@click.option("--cn", help="Common name instead of the one that is requested.")
+@_san
+@click.option("--days", type=click.IntRange(1), default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
+@_subject
+@_purpose
+@click.option("--ca", is_flag=True, help="Make it an authority.")
+@_with_urls
+@click.option("--owner", metavar="USER", help="Keep the certificate in the store too, under this owner.")
+@click.option("--label", help="Label to keep it under.")
+@click.option("--out", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"), help="File to write.")
+@_store_options
+def sign(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    file: Path,
+    sign_with: str,
+    sign_with_owner: str,
+    cn: str | None,
+    san: tuple[str, ...],
+    days: int,
+    subject: str | None,
+    purpose: str,
+    ca: bool,
+    crl_url: tuple[str, ...],
+    ocsp_url: tuple[str, ...],
+    owner: str | None,
+    label: str | None,
+    out: Path,
+) -> None:
+    """Sign the request (PKCS#10) in FILE; names come from the request unless given here."""
+    if (owner is None) != (label is None):
+        raise click.UsageError("--owner and --label go together")
+    store = _open(directory, passphrase_file)
+    requests = _read_contents(file, None).requests
+    if len(requests) != 1:
+        raise KeyringError(f"{file} holds {len(requests) or 'no'} signing requests; exactly one is needed")
+    profile = certificates.Profile(
+        subject=_subject_of(cn, subject) if cn or subject else x509.Name([]),
+        days=days,
+        names=_alternative(san),
+        is_authority=ca,
+        purposes=_purposes(purpose),
+        crl_urls=crl_url,
+        ocsp_urls=ocsp_url,
+    )
+    authority = operations.signer(store, sign_with, sign_with_owner)
+    certificate = operations.sign_request(requests[0], signed_by=authority, profile=profile, now=_now())
+    if owner is not None and label is not None:
+        store.add(owner, label, certificate, trust=Trust.TRUST)
+    content = certificates.pem(certificate)
+    if str(out) != "-":
+        _write_out(out, content, secret=False)
+    summary = certificates.summary(certificate)
+    document = {**summary, "pem": content.decode(), "file": str(out)}
+    text = content.decode().rstrip()
+    if str(out) != "-":
+        text = f"signed {summary['subject']} ({', '.join(_words(summary['san'])) or 'no alternative names'}) into {out}"
+    _print(document, text, as_json=as_json)
+
+
+@cert.command("trust", cls=RoomCommand)
+@_owner
+@_label
+@_trust_options
+@_store_options
+def trust_(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str, label: str, trust: str | None
+) -> None:
+    """Say whether a certificate is trusted; TRUST if nothing else is given."""
+    store = _open(directory, passphrase_file)
+    stored = store.set_trust(owner, label, Trust(trust or "TRUST"))
+    _print(_document(store, stored), f"{stored.name} is now {stored.trust.value}", as_json=as_json)
+
+
+# Rings -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def keyring() -> None:
+    """Make rings and connect certificates to them."""
+
+
+_ring = click.argument("ring", metavar="USER/RING")
+
+
+@keyring.command("create", cls=RoomCommand)
+@_ring
+@_store_options
+def keyring_create(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str) -> None:
+    """Create an empty ring."""
+    store = _open(directory, passphrase_file)
+    _, name = names.split_ring(ring)
+    made = store.create_ring(ring.partition("/")[0], name)
+    _print(_ring_document(store, made), f"created ring {made.reference}", as_json=as_json)
+
+
+@keyring.command("connect", cls=RoomCommand)
+@_ring
+@_owner
+@_label
+@click.option(
+    "--usage", type=click.Choice(["personal", "certauth", "site"]), help="What it is for; by its owner if not given."
+)
+@click.option("--default", "is_default", is_flag=True, help="Make it the ring's default certificate.")
+@_store_options
+def keyring_connect(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    ring: str,
+    owner: str,
+    label: str,
+    usage: str | None,
+    is_default: bool,
+) -> None:
+    """Connect a certificate to a ring, or change how it is connected."""
+    store = _open(directory, passphrase_file)
+    chosen = Usage(usage.upper()) if usage else default_usage(owner)
+    changed = store.connect(*names.split_ring(ring), Connection(names.check_owner(owner), label, chosen, is_default))
+    stored = store.certificate(owner, label)
+    text = f"connected {stored.name} to {changed.reference} as {chosen.value}{', default' if is_default else ''}"
+    if stored.trust is Trust.NOTRUST:
+        text += f"\nnote: it is NOTRUST and so counts for nothing; attls cert trust --owner {owner} --label '{label}'"
+    if chosen is Usage.PERSONAL and store.has_key(stored) is False:
+        text += "\nnote: the store has no private key for it, so it cannot be presented to a peer"
+    _print(_ring_document(store, changed), text, as_json=as_json)
+
+
+@keyring.command("remove", cls=RoomCommand)
+@_ring
+@_owner
+@_label
+@_store_options
+def keyring_remove(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str, owner: str, label: str
+) -> None:
+    """Take a certificate off a ring; it stays in the store."""
+    store = _open(directory, passphrase_file)
+    changed = store.disconnect(*names.split_ring(ring), certificate_owner=owner, label=label)
+    _print(_ring_document(store, changed), f"removed '{label}' of {owner} from {changed.reference}", as_json=as_json)
+
+
+@keyring.command("delete", cls=RoomCommand)
+@_ring
+@_store_options
+def keyring_delete(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str) -> None:
+    """Delete a ring; the certificates on it stay in the store."""
+    store = _open(directory, passphrase_file)
+    store.delete_ring(*names.split_ring(ring))
+    _print({"ring": ring}, f"deleted ring {ring}", as_json=as_json)
+
+
+@keyring.command("list", cls=AskingCommand)
+@click.argument("ring", metavar="[USER/RING]", required=False)
+@_store_options
+def keyring_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str | None) -> None:
+    """List the rings, or what is connected to one; USER/ lists the rings of one user."""
+    store = _open(directory, passphrase_file)
+    if ring is not None and ring.partition("/")[2]:
+        _show_ring(store, store.definition(*names.split_ring(ring)), as_json=as_json)
+        return
+    found = store.rings(ring.partition("/")[0] if ring else None)
+    if as_json:
+        _print([_ring_document(store, one) for one in found], "", as_json=True)
+    elif not found:
+        click.echo(f"no rings in {directory}" + (f" for {ring.partition('/')[0]}" if ring else ""))
+    else:
+        rows = []
+        for one in found:
+            default = next((line.label for line in one.connections if line.default), "-")
+            rows.append((one.reference, str(len(one.connections)), default))
+        _table(("RING", "CERTIFICATES", "DEFAULT"), rows)
+
+
+def _show_ring(store: Store, ring: Ring, *, as_json: bool) -> None:
+    if as_json:
+        _print(_ring_document(store, ring), "", as_json=True)
+        return
+    if not ring.connections:
+        click.echo(f"ring {ring.reference} is empty")
+        return
+    rows = []
+    for line in ring.connections:
+        try:
+            stored = store.certificate(line.owner, line.label)
+            facts = stored.trust.value, _key_word(store.has_key(stored)), _days_left(stored.certificate)
+        except KeyringError:
+            facts = "missing", "-", "-"
+        rows.append((line.label, line.owner, line.usage.value, "yes" if line.default else "no", *facts))
+    _table(("LABEL", "OWNER", "USAGE", "DEFAULT", "TRUST", "KEY", "ENDS IN"), rows)
+
+
+def _ring_document(store: Store, ring: Ring) -> dict[str, object]:
+    entries = []
+    for line in ring.connections:
+        entry: dict[str, object] = {
+            "owner": line.owner,
+            "label": line.label,
+            "usage": line.usage.value.lower(),
+            "default": line.default,
+        }
+        try:
+            stored = store.certificate(line.owner, line.label)
+            entry["trust"] = stored.trust.value
+            entry["private_key"] = store.has_key(stored)
+            entry["subject"] = stored.certificate.subject.rfc4514_string()
+            entry["not_after"] = stored.certificate.not_valid_after_utc.isoformat()
+        except KeyringError as error:
+            entry["problem"] = str(error)
+        entries.append(entry)
+    return {"ring": ring.reference, "owner": ring.shown_owner, "name": ring.name, "entries": entries}
+
+
+COMMANDS = (cert, keyring)

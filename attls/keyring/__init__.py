@@ -1,0 +1,6 @@
+"""Keys, certificates and rings: `Store(directory).ring(reference)` gives the `Keyring` that a policy names."""
+
+from attls.keyring.opening import Store
+from attls.keyring.values import Entry, Identity, Keyring, Trust, Usage
+
+__all__ = ["Entry", "Identity", "Keyring", "Store", "Trust", "Usage"]

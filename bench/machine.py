@@ -1,0 +1,37 @@
+"""Where a run took place: the facts without which its figures mean nothing."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import ssl
+from pathlib import Path
+
+
+def describe() -> dict[str, str]:
+    """Machine, kernel and system libraries, as short texts."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "unknown")
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": f"{model}, {os.cpu_count()} cores, {platform.machine()}",
+        "memory": f"{int(memory.split()[1]) / (1 << 20):.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "generator": f"Python ssl, {ssl.OPENSSL_VERSION}",
+        "load": f"{os.getloadavg()[0]:.2f} before the run",
+    }
+
+
+def attls_libraries() -> str:
+    """The TLS library inside attls, which is not the system's: pyOpenSSL brings its own."""
+    try:
+        import OpenSSL
+        from OpenSSL import SSL
+    except ImportError:
+        return "pyOpenSSL is not installed"
+    version = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()
+    return f"pyOpenSSL {OpenSSL.__version__}, {version}"
