@@ -212,13 +212,16 @@ def test_rule_without_tls_comes_first(stage: Stage) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_older_connections_are_not_touched(stage: Stage, version: int) -> None:
     """A connection that existed before the table goes on as it was, also when conntrack is flushed."""
-    with connected(stage, version) as (near, far):
-        with turning_proxy(stage.client, OUTBOUND) as one, turning_proxy(stage.server, INBOUND) as two:
-            exchange(near, far, None)
-            for host in (stage.client, stage.server):
-                host.run("conntrack", "-F")
-            exchange(near, far, None)
-            assert [] == one.flows + two.flows
+    with (
+        connected(stage, version) as (near, far),
+        turning_proxy(stage.client, OUTBOUND) as one,
+        turning_proxy(stage.server, INBOUND) as two,
+    ):
+        exchange(near, far, None)
+        for host in (stage.client, stage.server):
+            host.run("conntrack", "-F")
+        exchange(near, far, None)
+        assert [] == one.flows + two.flows
 
 
 @pytest.mark.parametrize("direction", list(Direction))
@@ -288,21 +291,23 @@ def test_forgetful_conntrack_leaks_nothing(
     stage: Stage, wire: Sniffer, version: int, direction: Direction, speaker: str
 ) -> None:
     """After `conntrack -F` in mid-connection, whoever speaks first, no clear byte reaches the network."""
-    with turning_proxy(stage.host(direction), rule(port=PORT, direction=direction)):
-        with connected(stage, version, timeout=1.0) as (near, far):
-            exchange(near, far, direction)
-            program, network = (near, far) if direction is Direction.OUTBOUND else (far, near)
-            stage.host(direction).run("conntrack", "-F")
-            with contextlib.suppress(OSError):
-                if speaker == "network":
-                    network.sendall(turned(SECRET))
-                    receive(program, len(SECRET))
-                for _ in range(3):
-                    program.sendall(SECRET)
-                    receive(network, len(SECRET))
-            if speaker == "program":  # the table's own memory takes the connection up again
-                network.sendall(turned(b"still alive"))
-                assert b"still alive" == receive(program, 11)
+    with (
+        turning_proxy(stage.host(direction), rule(port=PORT, direction=direction)),
+        connected(stage, version, timeout=1.0) as (near, far),
+    ):
+        exchange(near, far, direction)
+        program, network = (near, far) if direction is Direction.OUTBOUND else (far, near)
+        stage.host(direction).run("conntrack", "-F")
+        with contextlib.suppress(OSError):
+            if speaker == "network":
+                network.sendall(turned(SECRET))
+                receive(program, len(SECRET))
+            for _ in range(3):
+                program.sendall(SECRET)
+                receive(network, len(SECRET))
+        if speaker == "program":  # the table's own memory takes the connection up again
+            network.sendall(turned(b"still alive"))
+            assert b"still alive" == receive(program, 11)
     assert turned(SECRET) in wire.seen()
     assert SECRET not in wire.seen()
 
@@ -478,6 +483,23 @@ def test_memory_of_a_closed_connection_fades(stage: Stage) -> None:
                 rf"\. {port} \. .* expires (10m|9m)", stage.client.run("nft", "list", "table", "inet", "attls")
             )
         )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("direction", list(Direction))
+def test_removal_ends_what_is_steered(stage: Stage, wire: Sniffer, version: int, direction: Direction) -> None:
+    """When the table goes, a program that still holds a steered socket sees a reset and cannot send in clear."""
+    with turning_proxy(stage.host(direction), rule(port=PORT, direction=direction)):
+        with connected(stage, version) as (near, far):
+            exchange(near, far, direction)
+            program = near if direction is Direction.OUTBOUND else far
+            with stage.host(direction).inside():
+                nft.remove()
+            with pytest.raises(ConnectionError):
+                program.sendall(SECRET)
+        assert SECRET not in wire.seen()
+        with connected(stage, version) as (near, far):
+            exchange(near, far, None)  # a new connection is nobody's business now
 
 
 def test_table_comes_and_goes(stage: Stage) -> None:
