@@ -36,6 +36,7 @@ MAY_USE_ROOMS: dict[str, tuple[str, ...]] = {
     "client": ("errors",),  # applications import this one: it must not pull the house in after it
     "daemon": (*FIRST_FLOOR, "intercept", "relay", "control"),
     "cli": (*FIRST_FLOOR, "intercept", "relay", "control", "client", "daemon"),
+    "__main__": ("cli",),
 }
 
 # Library → the rooms, or single modules, that may use it. What is not named here is not a dependency of ours.
@@ -130,7 +131,7 @@ def test_imports_go_downwards() -> None:
 
 def test_every_room_is_on_the_plan() -> None:
     """A new room is a decision: it gets a line in the table first."""
-    rooms = {module.partition(".")[0] for module, _ in modules(HOUSE)} - {"", "__main__"}
+    rooms = {module.partition(".")[0] for module, _ in modules(HOUSE)} - {""}
     assert not rooms - set(MAY_USE_ROOMS)
 
 

@@ -28,12 +28,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
-from attls.cli.output import json_option, print_json
 
 import attls
 from attls.cli import demo_capture
 from attls.cli.demo_capture import Stream
 from attls.cli.demo_stage import TOOLS, Conversation, Machine, Sniffer, join, missing_tools, wait_for_line
+from attls.cli.output import json_option, print_json
 from attls.errors import AttlsError
 from attls.model import Endpoint
 

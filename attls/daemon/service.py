@@ -216,6 +216,7 @@ class Service:
                     self._pause(listener)
                     return
                 continue  # that one connection was gone before we took it (accept(2): ECONNABORTED and the like)
+            accepted.setblocking(False)  # accept() does not hand that down
             self._take(listener, accepted)
 
     def _pause(self, listener: Listener) -> None:
