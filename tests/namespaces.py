@@ -1,10 +1,10 @@
 """Private network namespaces for tests and the programs that run in them; nothing of the host's network is touched.
 
-    with namespace() as one, namespace() as two:
-        join(one, two)                     # veth, IPv4 and IPv6
-        with one.inside():                 # this thread: sockets opened here live in `one`
-            ...
-        one.popen(["redis-server", ...])   # ended together with the namespace
+with namespace() as one, namespace() as two:
+    join(one, two)                     # veth, IPv4 and IPv6
+    with one.inside():                 # this thread: sockets opened here live in `one`
+        ...
+    one.popen(["redis-server", ...])   # ended together with the namespace
 """
 
 from __future__ import annotations
