@@ -17,7 +17,6 @@ from attls.keyring import Keyring, Store
 from attls.model import Defaults, TlsSettings
 from attls.policy import PolicySet, Rule
 
-
 RingKey = tuple[str, str | None, str | None]
 
 

@@ -568,6 +568,7 @@ class Supervisor:
             "generation": generation.number,
             "generation_since": datetime.fromtimestamp(generation.loaded).astimezone().isoformat(timespec="seconds"),
             "workers": len(self._workers),
+            "worker_processes": {str(number): worker.child.pid for number, worker in sorted(self._workers.items())},
             "silent_workers": len(self._workers) - len(reports),
             "restarts": self._restarts,
             "steering": self._steering,
