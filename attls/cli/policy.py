@@ -100,7 +100,7 @@ def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str
     rules = 0
     for path in paths:
         try:
-            loaded = law.load(path, defaults, datasets=dict(datasets))
+            loaded = law.load(path, defaults, datasets=dict(datasets), thorough=True)
         except PolicyError as error:
             diagnostics += error.diagnostics
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attls.errors import Diagnostic, PolicyError
 from attls.model import NO_RULE, Defaults, Flow, Owner, Verdict
-from attls.policy import files, match, times
+from attls.policy import checks, files, match, times
 from attls.policy.language import Value
 from attls.policy.match import Matcher, Question, Step
 from attls.policy.resolve import Resolver, combine
@@ -85,10 +85,19 @@ class PolicySet:
         return tuple(rule for rule in self.rules if times.any_active(rule.conditions.times, now))
 
 
-def load(path: Path, defaults: Defaults = Defaults.MODERN, *, datasets: Mapping[str, Path] | None = None) -> PolicySet:
+def load(
+    path: Path,
+    defaults: Defaults = Defaults.MODERN,
+    *,
+    datasets: Mapping[str, Path] | None = None,
+    thorough: bool = False,
+    now: datetime | None = None,
+) -> PolicySet:
     """Read the policy at `path`: a policy file, a Policy Agent main or image file, or a directory of `*.policy`.
 
     `datasets` says which file stands for an MVS data set name (`HLQ.NAME(MEMBER)`, without slashes and quotes).
+    `thorough` adds warnings about what is allowed but hardly meant, such as rules that can never match; `now`
+    (default: the clock) is the moment by which it judges times that are over.
     Raises PolicyError, with warnings and errors of all files in one pass, when anything is wrong.
     """
     findings = Findings()
@@ -99,6 +108,9 @@ def load(path: Path, defaults: Defaults = Defaults.MODERN, *, datasets: Mapping[
     if findings.failed:
         raise PolicyError(findings.in_file_order())
     rules = resolver.rules()
+    matcher = Matcher(rules)
     if not rules:
         findings.of_file(str(path), "no-rules", "the policy has no rules, so it protects nothing", severity="warning")
-    return PolicySet(rules, findings.in_file_order(), defaults, resolver.actions(), Matcher(rules))
+    if thorough:
+        checks.examine(resolver, rules, matcher, times.local(now or datetime.now()))
+    return PolicySet(rules, findings.in_file_order(), defaults, resolver.actions(), matcher)
