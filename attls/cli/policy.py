@@ -6,7 +6,6 @@ yes (0) or no (1). Diagnostics are the answer of `check` and go to standard outp
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 import click
 
 from attls import policy as law
+from attls.cli.output import diagnostic_text, json_option, print_diagnostics, print_json
 from attls.errors import Diagnostic, PolicyError
 from attls.model import Address, Defaults, Direction, JobSource, Owner, canonical_address
 from attls.policy import show as display
@@ -74,7 +74,6 @@ _defaults_option = click.option(
     callback=_defaults,
     help="What a silent policy means: TLS 1.2 and 1.3, or exactly what z/OS does.",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document, nothing else.")
 _dataset_option = click.option(
     "--dataset",
     "datasets",
@@ -93,7 +92,7 @@ def policy() -> None:
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_defaults_option
 @_dataset_option
-@_json_option
+@json_option
 def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str, Path], ...], as_json: bool) -> None:
     """Say everything that is wrong with policies; each PATH is a policy of its own."""
     diagnostics: list[Diagnostic] = []
@@ -108,11 +107,12 @@ def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str
             diagnostics += loaded.diagnostics
     errors = sum(finding.severity == "error" for finding in diagnostics)
     if as_json:
-        _print_json(
+        print_json(
             {"ok": errors == 0, "rules": rules, "diagnostics": [_diagnostic_json(finding) for finding in diagnostics]}
         )
     else:
-        _print_diagnostics(diagnostics)
+        for finding in diagnostics:
+            click.echo(diagnostic_text(finding))
         warnings = len(diagnostics) - errors
         click.echo(f"{_count(rules, 'rule')}, {_count(errors, 'error')}, {_count(warnings, 'warning')}")
     sys.exit(_exit_code(diagnostics, paths) if errors else 0)
@@ -123,7 +123,7 @@ def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str
 @click.argument("name", metavar="[RULE|ACTION]", required=False)
 @_defaults_option
 @_dataset_option
-@_json_option
+@json_option
 def show(
     path: Path, name: str | None, defaults: Defaults, datasets: tuple[tuple[str, Path], ...], as_json: bool
 ) -> None:
@@ -135,7 +135,7 @@ def show(
         click.echo(f"{path} has no rule and no action named {name!r}", err=True)
         sys.exit(1)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "rules": [_rule_json(loaded, rule) for rule in rules],
                 "actions": [
@@ -176,7 +176,7 @@ def show(
 @click.option("--at", "moment", help="When, as ISO 8601, local time unless it has an offset.  [default: now]")
 @_defaults_option
 @_dataset_option
-@_json_option
+@json_option
 def explain(
     path: Path,
     direction: str,
@@ -203,7 +203,7 @@ def explain(
     explanation = loaded.explain(question, Owner(user=user, job=job, job_source=source), now)
     verdict = explanation.verdict
     if as_json:
-        _print_json(
+        print_json(
             {
                 "matched": verdict.rule,
                 "tls": verdict.tls,
@@ -247,7 +247,7 @@ def _load(path: Path, defaults: Defaults, datasets: Iterable[tuple[str, Path]]) 
     try:
         return law.load(path, defaults, datasets=dict(datasets))
     except PolicyError as error:
-        _print_diagnostics(error.diagnostics, err=True)
+        print_diagnostics(error.diagnostics)
         click.echo(f"{error}: {path}", err=True)
         sys.exit(_exit_code(error.diagnostics, (path,)))
 
@@ -293,18 +293,6 @@ def _diagnostic_json(finding: Diagnostic) -> dict[str, object]:
         "message": finding.message,
         "hint": finding.hint,
     }
-
-
-def _print_json(document: object) -> None:
-    click.echo(json.dumps(document, indent=2))
-
-
-def _print_diagnostics(diagnostics: Iterable[Diagnostic], *, err: bool = False) -> None:
-    for finding in diagnostics:
-        text = law.render(finding)
-        colour = "red" if finding.severity == "error" else "yellow"
-        # click drops the colour where the output is no terminal.
-        click.echo(text.replace(f" {finding.severity}:", click.style(f" {finding.severity}:", fg=colour), 1), err=err)
 
 
 def _count(number: int, what: str) -> str:

@@ -375,6 +375,10 @@ class Service:
         with trio.move_on_after(seconds):
             while self.reactor.connections or self._waiting:  # noqa: ASYNC110 - a look now and then is enough here
                 await trio.sleep(DRAIN_POLL_SECONDS)
+        left = len(self.reactor.connections)
+        if left:
+            are = "connection was" if left == 1 else "connections were"
+            _log.warning("%d %s reset, the time to end was over", left, are)
         self.reactor.abort_all(errors.STOPPED)
 
     # What displays ask

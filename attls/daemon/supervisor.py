@@ -568,6 +568,7 @@ class Supervisor:
             "generation": generation.number,
             "generation_since": datetime.fromtimestamp(generation.loaded).astimezone().isoformat(timespec="seconds"),
             "workers": len(self._workers),
+            "worker_processes": {str(number): worker.child.pid for number, worker in sorted(self._workers.items())},
             "silent_workers": len(self._workers) - len(reports),
             "restarts": self._restarts,
             "steering": self._steering,
@@ -617,6 +618,8 @@ async def _reap(child: subprocess.Popen[bytes]) -> None:
 
 def run(options: Options) -> None:
     """Run the daemon in this process; see `attls.daemon.run`."""
+    if not process.may_administer_network():
+        raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
     journal = "JOURNAL_STREAM" in os.environ
     configure_log(journal=journal)
     os.umask(0o077)
