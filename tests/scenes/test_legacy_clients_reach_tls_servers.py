@@ -38,7 +38,8 @@ def test_plain_http_reaches_nginx_with_tls(stage: Stage, version: int, tmp_path:
     (tmp_path / "nginx.conf").write_text(
         f"user root; daemon off; worker_processes 1; pid {tmp_path}/pid; error_log stderr;\n"
         f"events {{}} http {{ access_log off; server {{ listen {at(address, 7000)} ssl; root {tmp_path};\n"
-        f"ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {stage.rings}/server.pem; ssl_certificate_key {stage.rings}/server.pem;\n"
+        "ssl_protocols TLSv1.2 TLSv1.3;\n"
+        f"ssl_certificate {stage.rings}/server.pem; ssl_certificate_key {stage.rings}/server.pem;\n"
         'location = /who { return 200 "$remote_addr $ssl_protocol"; } } }\n'
     )
     stage.peer.popen(["nginx", "-c", str(tmp_path / "nginx.conf")], stderr=subprocess.DEVNULL)
