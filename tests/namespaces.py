@@ -1,10 +1,10 @@
 """Private network namespaces for tests and the programs that run in them; nothing of the host's network is touched.
 
-    with namespace() as one, namespace() as two:
-        join(one, two)                     # veth, IPv4 and IPv6
-        with one.inside():                 # this thread: sockets opened here live in `one`
-            ...
-        one.popen(["redis-server", ...])   # ended together with the namespace
+with namespace() as one, namespace() as two:
+    join(one, two)                     # veth, IPv4 and IPv6
+    with one.inside():                 # this thread: sockets opened here live in `one`
+        ...
+    one.popen(["redis-server", ...])   # ended together with the namespace
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Namespace:
             done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         if done.returncode:
             raise AssertionError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr or done.stdout}")
-        return done.stdout
+        return str(done.stdout)
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program inside; it is killed when the namespace goes."""
@@ -121,8 +121,6 @@ def join(one: Namespace, two: Namespace, network: int = 1) -> None:
         where.run("ip", "addr", "add", f"{where.addresses[4]}/24", "dev", device)
         where.run("ip", "addr", "add", f"{where.addresses[6]}/64", "dev", device, "nodad")
         where.run("ip", "link", "set", device, "up")
-    for where, device in zip((one, two), names, strict=True):
-        wait_until(lambda where=where, device=device: "tentative" not in where.run("ip", "addr", "show", device))
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 5.0) -> None:

@@ -38,15 +38,18 @@ set refuses new connections rather than steer one that it could not recognise la
 *Last line.* In postrouting, whatever carries a mark of the local legs must leave by `lo`. If somebody deletes our
 routing rule (network managers do), packets are dropped there instead of leaving in clear.
 
-Removing the table while steered connections live would let their NAT lapse: end them first, with a reset, so that the
-program's socket is gone as well.
+*Taking it away.* Without the table a program that still holds a steered socket would send to the real destination in
+clear. So `remove` first stops steering, then has the kernel abort the program's socket of every remembered connection
+that is left, and only then deletes the table.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, product
@@ -54,7 +57,8 @@ from typing import Any, Protocol
 
 from attls.errors import InterceptError
 from attls.intercept.marks import MARKS, Marks
-from attls.model import AddressRange, Conditions, Direction, PortRange
+from attls.intercept.netlink import SocketDiagnosis
+from attls.model import AddressRange, Conditions, Direction, Endpoint, PortRange
 
 TABLE = "attls"
 
@@ -523,12 +527,57 @@ def apply(text: str) -> None:
     _run(["--file", "-"], text)
 
 
-def remove() -> None:
-    """Take the table away, or do nothing where there is none; raises InterceptError.
+def remove(*, patience: float = 3.0) -> None:
+    """Take the table away, or do nothing where there is none; raises InterceptError, and then the table is still there.
 
-    End all steered connections with a reset first: their packets lose their way when the table goes.
+    Connections that are still steered are aborted: the programs see a reset. `patience` is how many seconds sockets
+    may take to go that no process holds any more, which older kernels do not abort.
     """
-    _run(["--file", "-"], f"table inet {TABLE} {{\n}}\ndelete table inet {TABLE}\n")
+    if not installed():
+        return
+    empty = f"table inet {TABLE} {{\n\tchain outbound_rules {{\n\t}}\n\tchain inbound_rules {{\n\t}}\n}}\n"
+    flush = f"flush chain inet {TABLE} outbound_rules\nflush chain inet {TABLE} inbound_rules\n"
+    _run(["--file", "-"], empty + flush)
+    _end_steered(patience)
+    _run(["--file", "-"], f"delete table inet {TABLE}\n")
+
+
+def remembered() -> tuple[tuple[Endpoint, Endpoint], ...]:
+    """List the steered connections that the table remembers, the program's end first; raises InterceptError.
+
+    Connections that ended in the last ten minutes are among them.
+    """
+    listing = json.loads(_run(["--json", "list", "table", "inet", TABLE], ""))["nftables"]
+    found = []
+    for item in listing:
+        for element in item.get("set", {}).get("elem", ()):
+            here, here_port, there, there_port = element["elem"]["val"]["concat"]
+            found.append((Endpoint.of((here, here_port)), Endpoint.of((there, there_port))))
+    return tuple(found)
+
+
+def _end_steered(patience: float) -> None:
+    left = remembered()
+    deadline = time.monotonic() + patience
+    kernel = SocketDiagnosis()
+    try:
+        while True:
+            try:
+                left = tuple(pair for pair in left if kernel.abort(*pair) and kernel.connection(*pair) is not None)
+            except OSError as error:
+                raise InterceptError(
+                    f"cannot stop steering: the kernel aborts no connection ({error.strerror})"
+                ) from error
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise InterceptError(
+                    f"cannot stop steering: {len(left)} steered connection(s) still hold unsent data; end their "
+                    "programs, or try again later"
+                )
+            time.sleep(0.05)
+    finally:
+        kernel.close()
 
 
 def installed() -> bool:

@@ -61,7 +61,7 @@ _SHORT: dict[str, str] = {}
 for _word, _oid in _ATTRIBUTES.items():
     _SHORT.setdefault(_oid.dotted_string, _word)
 
-_KEYWORD = "|".join(sorted(_ATTRIBUTES, key=len, reverse=True)) + r"|[0-9]+(?:\.[0-9]+)+"
+_KEYWORD = "|".join(sorted(_ATTRIBUTES, key=len, reverse=True)) + r"|OID\.[0-9.]+"
 _COMMA = re.compile(rf"\s*,\s*(?=(?:{_KEYWORD})\s*=)", re.IGNORECASE)
 _DOT = re.compile(rf"\.(?=(?:{_KEYWORD})\s*=)", re.IGNORECASE)
 _PLUS = re.compile(rf"\s*\+\s*(?=(?:{_KEYWORD})\s*=)", re.IGNORECASE)
@@ -101,7 +101,9 @@ class NameFilter:
 
     def items(self) -> list[list[str]]:
         """Return the parts as lists of `ATTRIBUTE=value`, most specific first; unlike the text it cannot be misread."""
-        return [sorted(f"{_SHORT.get(oid, oid)}={value}" for oid, value in part) for part in reversed(self.parts)]
+        return [
+            sorted(f"{_SHORT.get(oid, f'OID.{oid}')}={value}" for oid, value in part) for part in reversed(self.parts)
+        ]
 
     def matches(self, name: NameFilter) -> bool:
         """Tell whether `name` ends in this filter (the filter's parts are the least specific ones of the name)."""
@@ -122,7 +124,7 @@ def _read_part(piece: str, text: str) -> Part:
 def _read_item(item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
     oid = _ATTRIBUTES.get(key.strip().upper())
-    number = oid.dotted_string if oid else key.strip()
+    number = oid.dotted_string if oid else key.strip().upper().removeprefix("OID.")
     if not equals or not value.strip() or not (oid or re.fullmatch(r"[0-9]+(\.[0-9]+)+", number)):
         raise KeyringError(f"'{item}' is not like O=Example; write e.g. OU=Pay.O=Example.C=DE")
     return number, value.strip()

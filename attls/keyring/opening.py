@@ -146,11 +146,11 @@ def _file_entry(certificate: x509.Certificate, usage: Usage, key: bytes | None) 
     return Entry("FILE", label, usage, key is not None, Trust.TRUST, certificates.der(certificate), key, problem)
 
 
-def system_trust(candidates: tuple[Path, ...] = _SYSTEM_TRUST) -> tuple[Entry, ...]:
+def system_trust() -> tuple[Entry, ...]:
     """Return the authorities that the distribution trusts, as ring entries. Raises KeyringError when there are none."""
-    for path in candidates:
+    for path in _SYSTEM_TRUST:
         if path.is_file():
-            found = certificates.read(files.read_trusted(path), name=str(path)).certificates
+            found = certificates.read_bundle(files.read_trusted(path))
             return tuple(_file_entry(certificate, Usage.CERTAUTH, None) for certificate in found)
     raise KeyringError("this system has no trust store; install the package ca-certificates")
 

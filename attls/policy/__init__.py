@@ -7,6 +7,7 @@ time; `explain` is the same walk in words. This room touches no network and no k
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from attls.errors import Diagnostic, PolicyError
 from attls.model import NO_RULE, Defaults, Flow, Owner, Verdict
-from attls.policy import files, match, times
+from attls.policy import checks, files, match, times
 from attls.policy.language import Value
 from attls.policy.match import Matcher, Question, Step
 from attls.policy.resolve import Resolver, combine
@@ -85,20 +86,43 @@ class PolicySet:
         return tuple(rule for rule in self.rules if times.any_active(rule.conditions.times, now))
 
 
-def load(path: Path, defaults: Defaults = Defaults.MODERN, *, datasets: Mapping[str, Path] | None = None) -> PolicySet:
+def load(
+    path: Path,
+    defaults: Defaults = Defaults.MODERN,
+    *,
+    datasets: Mapping[str, Path] | None = None,
+    thorough: bool = False,
+    now: datetime | None = None,
+) -> PolicySet:
     """Read the policy at `path`: a policy file, a Policy Agent main or image file, or a directory of `*.policy`.
 
     `datasets` says which file stands for an MVS data set name (`HLQ.NAME(MEMBER)`, without slashes and quotes).
+    `thorough` adds warnings about what is allowed but hardly meant, such as rules that can never match; `now`
+    (default: the clock) is the moment by which it judges times that are over.
     Raises PolicyError, with warnings and errors of all files in one pass, when anything is wrong.
     """
+    # Loading makes many small objects that all live on; looking for garbage among them doubles its time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _load(path, defaults, datasets or {}, times.local(now or datetime.now()) if thorough else None)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(path: Path, defaults: Defaults, datasets: Mapping[str, Path], thorough_at: datetime | None) -> PolicySet:
     findings = Findings()
     resolver = Resolver(findings, defaults)
-    for statements in files.collect(path, findings, datasets or {}):
+    for statements in files.collect(path, findings, datasets):
         resolver.read(statements)
     resolver.check()
     if findings.failed:
         raise PolicyError(findings.in_file_order())
     rules = resolver.rules()
+    matcher = Matcher(rules)
     if not rules:
         findings.of_file(str(path), "no-rules", "the policy has no rules, so it protects nothing", severity="warning")
-    return PolicySet(rules, findings.in_file_order(), defaults, resolver.actions(), Matcher(rules))
+    if thorough_at is not None:
+        checks.examine(resolver, rules, matcher, thorough_at)
+    return PolicySet(rules, findings.in_file_order(), defaults, resolver.actions(), matcher)

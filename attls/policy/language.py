@@ -94,6 +94,10 @@ class Statement:
         self.parameters = parameters
         self.inside = inside
         self.by_keyword = {parameter.name.lower(): parameter for parameter in parameters}
+        self.slots: dict[str, tuple[str, ...]] = {}
+        for parameter in parameters:
+            if parameter.slot:
+                self.slots[parameter.slot] = (*self.slots.get(parameter.slot, ()), parameter.name)
 
 
 ON_OFF = ("On", "Off")
@@ -327,9 +331,8 @@ _AT_BOTH_LEVELS = (
         "Off",
         "The TLS extension truncated_hmac.",
         since="V2R1",
-        honoured=("Off", "Optional"),
-        instead="the TLS library here has no truncated HMAC, so such a handshake could never succeed",
-        refused=True,
+        honoured=("Off",),
+        instead="the TLS library here has no truncated HMAC; whole ones are used",
     ),
     _choice(
         "ClientMaxSSLFragment",
@@ -601,7 +604,7 @@ _GSK = Statement(
             "AESCBC128",
             "Encryption of tickets.",
             since="V2R4",
-            honoured=("AESCBC128", "AESCBC256"),
+            instead="the TLS library here encrypts tickets its own way, with AES-256",
         ),
         _number("GSK_SESSION_TICKET_SERVER_COUNT", 0, 16, 2, "Tickets sent after a full handshake.", since="V2R4"),
         _number(
@@ -674,7 +677,15 @@ _OCSP = Statement(
         Parameter(
             "OcspResponseSigAlgPairs", Kind.PAIRS, "Signature algorithms allowed on answers.", many=True, since="3.1"
         ),
-        _choice("OcspServerStapling", ("Off", "Any", "EndEntity"), "Off", "Staple answers as server.", since="V2R3"),
+        _choice(
+            "OcspServerStapling",
+            ("Off", "Any", "EndEntity"),
+            "Off",
+            "Staple answers as server.",
+            since="V2R3",
+            honoured=("Off",),
+            instead="this system staples no answers; clients ask the responder themselves",
+        ),
         _number("OcspClientCacheSize", 0, 32000, 256, "Answers kept.", since="V2R2"),
         _number("OcspCliCacheEntryMaxsize", 0, 32000, 0, "Answers kept per responder; 0 is no limit.", since="V2R2"),
         _switch("OcspNonceGenEnable", "Off", "Send a nonce.", since="V2R2"),

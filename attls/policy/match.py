@@ -7,7 +7,7 @@ values it accepts, the others under "whatever": so a look-up follows two branche
 really checks are the handful that could fit. A property test holds the two against each other.
 
 Why not one table per port: policies in use pin a port in some rules, an address in others, a job in the rest, and
-wide ranges everywhere. A range that would hang under too many values counts as "whatever".
+have wide ranges everywhere. Which fact a node looks at is chosen so that the fullest value it can meet is least full.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from attls.policy import times
 from attls.policy.rules import Rule
 
 _LEAF = 6  # rules that are cheaper to check one by one than to split further
-_SPREAD = 8  # stretches of a number line that one rule may hang under before it counts as "whatever"
+_SPREAD = 4  # stretches of a number line that one rule hangs under each of; a wider one hangs in a segment tree
 _V6 = 1 << 32  # where IPv6 begins on the number line of all addresses
 
 
@@ -61,10 +61,14 @@ class Step:
 
 def wildcard(pattern: str, text: str) -> bool:
     """Say whether `text` fits `pattern`, in which `*` is any run of characters and `?` any one; both upper-cased."""
+    head, stars, tail = pattern.partition("*")
+    if "?" not in pattern and "*" not in tail:
+        if not stars:
+            return pattern == text
+        return len(text) >= len(head) + len(tail) and text.startswith(head) and text.endswith(tail)
     # Greedy with one way back: time grows with the product of the lengths at worst, never exponentially.
-    position = star = mark = 0
+    position = mark = at = 0
     star = -1
-    at = 0
     while at < len(text):
         if position < len(pattern) and pattern[position] == "*":
             star, mark = position, at
@@ -203,39 +207,50 @@ def _address_ranges(ranges: tuple[AddressRange, ...]) -> _Ranges | None:
 
 _NUMBERS = ("remote_port", "local_port", "remote_address", "local_address")
 _WORDS = ("job", "user")
+_ALL_FACTS = (*_NUMBERS, *_WORDS)
 
 
 class _Leaf:
-    __slots__ = ("rules",)
+    __slots__ = ("first", "rules")
 
     def __init__(self, rules: list[int]) -> None:
+        self.first = rules[0]
         self.rules = rules
 
 
 class _Line:
-    # Splits by a number: `starts` cut the line into stretches, `parts` say what hangs under each.
-    __slots__ = ("fact", "parts", "rest", "starts")
+    # Splits by a number. `starts` cut the line into stretches, `parts` say what hangs under each. Rules whose range
+    # takes up many stretches hang in `wide`, a segment tree over the stretches: node n covers nodes 2n and 2n+1, and
+    # stretch s is node s + `size`, so what covers a stretch is found on its way up to the root.
+    __slots__ = ("fact", "first", "parts", "rest", "size", "starts", "wide")
 
-    def __init__(self, fact: str, starts: list[int], parts: list[_Node | None], rest: _Node | None) -> None:
+    def __init__(self, fact: str, first: int, starts: list[int]) -> None:
         self.fact = fact
+        self.first = first
         self.starts = starts
-        self.parts = parts
-        self.rest = rest
+        self.parts: list[_Node | None] = []
+        self.wide: dict[int, _Node] = {}
+        self.size = 1 << (len(starts) + 1).bit_length()
+        self.rest: _Node | None = None
 
 
 class _Words:
     # Splits by a word: whole words in `exact`, patterns by what stands before their first wildcard in `prefixes`.
-    __slots__ = ("exact", "fact", "lengths", "prefixes", "rest")
+    __slots__ = ("exact", "fact", "first", "lengths", "prefixes", "rest")
 
-    def __init__(self, fact: str, exact: dict[str, _Node], prefixes: dict[str, _Node], rest: _Node | None) -> None:
+    def __init__(
+        self, fact: str, first: int, exact: dict[str, _Node], prefixes: dict[str, _Node], rest: _Node | None
+    ) -> None:
         self.fact = fact
+        self.first = first
         self.exact = exact
         self.prefixes = prefixes
         self.lengths = sorted({len(prefix) for prefix in prefixes})
         self.rest = rest
 
 
-_Node = _Leaf | _Line | _Words
+_Known = dict[str, int | str | None]  # what is known of a connection, by fact
+_Node = _Leaf | _Line | _Words  # `first` is the first rule that hangs under a node
 
 
 class Matcher:
@@ -243,57 +258,55 @@ class Matcher:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._facts = [_Facts(rule.conditions) for rule in rules]
-        self._root = self._build(list(range(len(rules))), (*_NUMBERS, *_WORDS))
+        self._roots = {
+            direction: self._build(
+                [index for index, facts in enumerate(self._facts) if direction in facts.directions], _ALL_FACTS
+            )
+            for direction in Direction
+        }
 
     def find(self, question: Question, owner: Owner, now: datetime) -> int | None:
-        """Return the index of the first rule whose conditions all hold, or None."""
-        local_address = _place_on_line(question.local_address)
-        remote_address = _place_on_line(question.remote_address)
-        known: dict[str, int | str | None] = {
-            "local_port": question.local_port,
-            "remote_port": question.remote_port,
-            "local_address": local_address,
-            "remote_address": remote_address,
-            "job": None if owner.job is None else owner.job.upper(),
-            "user": None if owner.user is None else owner.user.upper(),
-        }
+        """Return the index of the first rule whose conditions all hold at `now`, or None."""
+        known = _known(question, owner)
         best = len(self._facts)
-        waiting: list[_Node] = [self._root] if self._root is not None else []
+        waiting = self._start(question)
         while waiting:
             node = waiting.pop()
+            if node.first >= best:
+                continue
             if isinstance(node, _Leaf):
                 for index in node.rules:
                     if index >= best:
                         break
-                    if self._fits(index, question.direction, known, now):
+                    if self._fits(index, known, now):
                         best = index
                         break
-                continue
-            if node.rest is not None:
-                waiting.append(node.rest)
-            value = known[node.fact]
-            if value is None:
-                continue
-            if isinstance(node, _Line):
-                assert isinstance(value, int)
-                part = node.parts[bisect_right(node.starts, value)]
-                if part is not None:
-                    waiting.append(part)
             else:
-                assert isinstance(value, str)
-                if (part := node.exact.get(value)) is not None:
-                    waiting.append(part)
-                for length in node.lengths:
-                    if length > len(value):
-                        break
-                    if (part := node.prefixes.get(value[:length])) is not None:
-                        waiting.append(part)
+                _go_down(node, known[node.fact], waiting)
         return best if best < len(self._facts) else None
 
-    def _fits(self, index: int, direction: Direction, known: dict[str, int | str | None], now: datetime) -> bool:
+    def find_all(self, question: Question, owner: Owner, now: datetime | None, *, before: int) -> list[int]:
+        """Return the indices below `before` of all rules whose conditions hold, in order; None means at any time."""
+        known = _known(question, owner)
+        found: set[int] = set()
+        waiting = self._start(question)
+        while waiting:
+            node = waiting.pop()
+            if node.first >= before:
+                continue
+            if isinstance(node, _Leaf):
+                found.update(index for index in node.rules if index < before and self._fits(index, known, now))
+            else:
+                _go_down(node, known[node.fact], waiting)
+        return sorted(found)
+
+    def _start(self, question: Question) -> list[_Node]:
+        root = self._roots[question.direction]
+        return [] if root is None else [root]
+
+    def _fits(self, index: int, known: _Known, now: datetime | None) -> bool:
+        # Whether a rule that accepts the direction accepts everything else.
         facts = self._facts[index]
-        if direction not in facts.directions:
-            return False
         for name in _NUMBERS:
             ranges = getattr(facts, name)
             if ranges is not None:
@@ -311,7 +324,7 @@ class Matcher:
                 word = known[name]
                 if word is None or not (pattern == word or wildcard(pattern, str(word))):
                     return False
-        return not facts.times or any(times.active(condition, now) for condition in facts.times)
+        return not facts.times or now is None or any(times.active(condition, now) for condition in facts.times)
 
     def _build(self, indices: list[int], facts: tuple[str, ...]) -> _Node | None:
         if not indices:
@@ -332,23 +345,34 @@ class Matcher:
         return self._build_line(indices, fact, remaining)
 
     def _cost(self, indices: list[int], fact: str) -> int:
-        # About how many rules a look-up would still meet after splitting by `fact`: those that do not ask, and the
-        # fullest of the values asked for.
+        # How many rules a look-up would still meet after splitting by `fact`, at worst: those that do not ask about
+        # it, and those that accept the value which most of them accept.
         rest = 0
-        crowds: dict[object, int] = {}
-        for index in indices:
-            value = getattr(self._facts[index], fact)
-            if value is None:
-                rest += 1
-                continue
-            key: object = value
-            if isinstance(value, str):
-                key = _literal_prefix(value)
-                if key == "":
+        if fact in _WORDS:
+            crowds: dict[str, int] = {}
+            for index in indices:
+                pattern = getattr(self._facts[index], fact)
+                prefix = "" if pattern is None else _literal_prefix(pattern)
+                if prefix:
+                    crowds[prefix] = crowds.get(prefix, 0) + 1
+                else:
                     rest += 1
-                    continue
-            crowds[key] = crowds.get(key, 0) + 1
-        return rest + max(crowds.values(), default=0) if crowds else len(indices)
+            return rest + max(crowds.values(), default=0)
+        edges: list[tuple[int, int]] = []
+        for index in indices:
+            ranges = getattr(self._facts[index], fact)
+            if ranges is None:
+                rest += 1
+            else:
+                for first, last in ranges:
+                    edges.append((first, 1))
+                    edges.append((last + 1, -1))
+        edges.sort()
+        depth = deepest = 0
+        for _, step in edges:
+            depth += step
+            deepest = max(deepest, depth)
+        return rest + deepest
 
     def _build_words(self, indices: list[int], fact: str, remaining: tuple[str, ...]) -> _Node:
         exact: dict[str, list[int]] = {}
@@ -365,6 +389,7 @@ class Matcher:
                 prefixes.setdefault(prefix, []).append(index)
         return _Words(
             fact,
+            indices[0],
             {word: node for word, some in exact.items() if (node := self._build(some, remaining)) is not None},
             {word: node for word, some in prefixes.items() if (node := self._build(some, remaining)) is not None},
             self._build(rest, remaining),
@@ -377,32 +402,93 @@ class Matcher:
             for first, last in getattr(self._facts[index], fact) or ()
             for edge in (first, last + 1)
         }
-        starts = sorted(edges)
-        crowds: list[list[int]] = [[] for _ in range(len(starts) + 1)]
+        line = _Line(fact, indices[0], sorted(edges))
+        crowds: list[list[int]] = [[] for _ in range(len(line.starts) + 1)]
+        wide: dict[int, list[int]] = {}
         rest: list[int] = []
         for index in indices:
             ranges = getattr(self._facts[index], fact)
             if ranges is None:
                 rest.append(index)
                 continue
-            spans = [(bisect_right(starts, first), bisect_left(starts, last + 1)) for first, last in ranges]
-            if sum(last - first + 1 for first, last in spans) > _SPREAD * len(spans):
-                rest.append(index)
-                continue
-            for first, last in spans:
-                for stretch in range(first, last + 1):
-                    crowds[stretch].append(index)
-        if len(rest) == len(indices):
-            return self._build(indices, remaining) or _Leaf(indices)
+            for first, last in ranges:
+                low, high = bisect_right(line.starts, first), bisect_left(line.starts, last + 1)
+                if high - low < _SPREAD:
+                    for stretch in range(low, high + 1):
+                        crowds[stretch].append(index)
+                else:
+                    for cover in _cover(low + line.size, high + line.size):
+                        wide.setdefault(cover, []).append(index)
         # Neighbouring stretches with the same rules share one node.
-        parts: list[_Node | None] = []
         built: dict[tuple[int, ...], _Node | None] = {}
         for crowd in crowds:
             key = tuple(crowd)
             if key not in built:
                 built[key] = self._build(crowd, remaining)
-            parts.append(built[key])
-        return _Line(fact, starts, parts, self._build(rest, remaining))
+            line.parts.append(built[key])
+        for cover, some in wide.items():
+            key = tuple(some)
+            if key not in built:
+                built[key] = self._build(some, remaining)
+            node = built[key]
+            assert node is not None
+            line.wide[cover] = node
+        line.rest = self._build(rest, remaining)
+        return line
+
+
+def _known(question: Question, owner: Owner) -> _Known:
+    return {
+        "local_port": question.local_port,
+        "remote_port": question.remote_port,
+        "local_address": _place_on_line(question.local_address),
+        "remote_address": _place_on_line(question.remote_address),
+        "job": None if owner.job is None else owner.job.upper(),
+        "user": None if owner.user is None else owner.user.upper(),
+    }
+
+
+def _go_down(node: _Line | _Words, value: int | str | None, waiting: list[_Node]) -> None:
+    # Add the branches of `node` in which a rule that accepts `value` could hang.
+    if node.rest is not None:
+        waiting.append(node.rest)
+    if value is None:
+        return
+    if isinstance(node, _Line):
+        assert isinstance(value, int)
+        stretch = bisect_right(node.starts, value)
+        part = node.parts[stretch]
+        if part is not None:
+            waiting.append(part)
+        if node.wide:
+            up = stretch + node.size
+            while up:
+                if (part := node.wide.get(up)) is not None:
+                    waiting.append(part)
+                up >>= 1
+        return
+    assert isinstance(value, str)
+    if (part := node.exact.get(value)) is not None:
+        waiting.append(part)
+    for length in node.lengths:
+        if length > len(value):
+            break
+        if (part := node.prefixes.get(value[:length])) is not None:
+            waiting.append(part)
+
+
+def _cover(low: int, high: int) -> Iterator[int]:
+    # The nodes of a segment tree that together cover its leaves `low` to `high`: at most two of each level.
+    high += 1
+    while low < high:
+        if low & 1:
+            yield low
+            low += 1
+        if high & 1:
+            high -= 1
+            yield high
+        low >>= 1
+        high >>= 1
 
 
 def _literal_prefix(pattern: str) -> str:

@@ -14,21 +14,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from attls.model import (
     AddressRange,
     ClientAuthType,
     Conditions,
     Defaults,
+    Demand,
     Direction,
     HandshakeRole,
     PortRange,
     Protocol,
+    Revocation,
     TimeCondition,
     TlsSettings,
     Verdict,
 )
-from attls.policy import codes, language, values
+from attls.policy import codes, envfile, language, values
 from attls.policy.language import Kind, Parameter, Value
 from attls.policy.rules import Action, Rule
 from attls.policy.text import Findings, Statement
@@ -51,7 +54,31 @@ _DIRECTIONS = {
     "Both": frozenset({Direction.INBOUND, Direction.OUTBOUND}),
 }
 
-_ACTIONS = ("TTLSGroupAction", "TTLSEnvironmentAction", "TTLSConnectionAction")
+_EXTENDED_MASTER_SECRET = {"Off": Demand.OFF, "On": Demand.OPTIONAL, "Required": Demand.REQUIRED}
+
+# Revocation settings that few implementations look at: kept by name, so that nothing the policy says is lost.
+_REVOCATION_EXTRAS = (
+    "MaxSrcRevExtLocValues",
+    "MaxValidRevExtLocValues",
+    "CrlSigAlgPairs",
+    "OcspResponseSigAlgPairs",
+    "OcspRequestSigkeylabel",
+    "OcspRequestSigalg",
+    "OcspServerStapling",
+    "OcspClientCacheSize",
+    "OcspCliCacheEntryMaxsize",
+    "HttpCdpCacheSize",
+    "HttpCdpCacheEntryMaxsize",
+    "GSK_CRL_CACHE_TIMEOUT",
+    "GSK_CRL_SECURITY_LEVEL",
+    "CRLCacheSize",
+    "CRLCacheEntryMaxsize",
+    "CRLCacheExtended",
+    "CRLCacheTempCRL",
+    "CRLCacheTempCRLTimeout",
+)
+
+ACTIONS = ("TTLSGroupAction", "TTLSEnvironmentAction", "TTLSConnectionAction")
 
 
 class Block:
@@ -218,6 +245,8 @@ class Resolver:
             return
         if used < len(words):
             self._left_over(line, parameter, words, used)
+        if parameter.instead and value not in parameter.honoured:
+            self._cannot_honour(line, parameter, words[0], block)
         if parameter.many:
             assert isinstance(value, tuple | str)
             key = _SAME_LIST.get(parameter.name, parameter.name)
@@ -240,15 +269,23 @@ class Resolver:
                 f"{parameter.name} is coded again (first on line {earlier.line}); only the last one counts",
             )
             return
-        if not parameter.slot:
-            return
-        for other in block.statement.parameters:
-            if other.slot == parameter.slot and other.name in block.coded:
+        for other in block.statement.slots.get(parameter.slot, ()):
+            if other in block.coded:
                 self.findings.error(
                     line,
                     "contradiction",
-                    f"{parameter.name} and {other.name} (line {block.coded[other.name].line}) exclude each other",
+                    f"{parameter.name} and {other} (line {block.coded[other].line}) exclude each other",
                 )
+
+    def _cannot_honour(self, line: Statement, parameter: Parameter, word: str, block: Block) -> None:
+        if parameter.refused:
+            self.findings.error(
+                line, "not-supported", f"{parameter.name} {word} cannot be honoured: {parameter.instead}", word=1
+            )
+        elif parameter.name not in block.coded:  # lists of many lines are spoken of once
+            self.findings.warning(
+                line, "not-supported", f"{parameter.name} {_short(word)} has no effect: {parameter.instead}", word=1
+            )
 
     def _left_over(self, line: Statement, parameter: Parameter, words: list[str], used: int) -> None:
         # Words behind the value are ignored. Say so where they look as if they had been meant.
@@ -423,8 +460,8 @@ class Resolver:
     def actions(self) -> dict[tuple[str, str], Action]:
         """Return every action by statement and name, with what was coded in it and in its nested blocks."""
         return {
-            (statement, name): Action(statement, name, self._coded(statement, name))
-            for statement in _ACTIONS
+            (statement, name): Action(statement, name, self.coded(statement, name))
+            for statement in ACTIONS
             for name in self.blocks[statement]
         }
 
@@ -459,7 +496,7 @@ class Resolver:
         known = self._verdicts.get(names)
         if known is None:
             effective = combine(
-                [self._coded(kind, name) for kind, name in zip(_ACTIONS, names, strict=True) if name is not None],
+                [self.coded(kind, name) for kind, name in zip(ACTIONS, names, strict=True) if name is not None],
                 self.defaults,
             )
             enabled = effective.get("TTLSEnabled") == "On"
@@ -469,14 +506,28 @@ class Resolver:
             self._verdicts[names] = known
         return known
 
-    def _coded(self, statement: str, name: str) -> dict[str, Value]:
-        # What an action says, its nested and referenced blocks flattened into it: parameter names are unique there.
+    def coded(self, statement: str, name: str) -> dict[str, Value]:
+        """Return what an action says, nested and referenced blocks flattened into it: names are unique there."""
         known = self._actions.get((statement, name))
         if known is None:
             known = {}
-            self._flatten(self.blocks[statement][name], known)
+            block = self.blocks[statement][name]
+            self._flatten(block, known)
+            if "Envfile" in known:
+                known = {**self._environment_file(block, str(known["Envfile"])), **known}
             self._actions[statement, name] = known
         return known
+
+    def _environment_file(self, group: Block, name: str) -> dict[str, Value]:
+        # What the group's file of environment variables sets; it counts less than anything the policy says.
+        path = Path(group.node.source.name).parent / name
+        try:
+            variables, problems = envfile.read(path)
+        except OSError as error:
+            variables, problems = {}, [f"{error.strerror}; nothing is taken from it"]
+        for problem in problems:
+            self.findings.warning(group.node, "envfile", f"Envfile {path}: {problem}", word=1)
+        return variables
 
     def _flatten(self, block: Block, into: dict[str, Value]) -> None:
         for slot in block.nested:
@@ -622,7 +673,94 @@ def settings_of(effective: dict[str, Value]) -> TlsSettings:
             maybe_number("EnvironmentUserInstance"),
             maybe_number("ConnectionUserInstance"),
         ),
+        signature_pairs_cert=words("SignaturePairsCert"),
+        middlebox_compat=on("MiddleBoxCompatMode"),
+        reset_cipher_timer=number("ResetCipherTimer") * 60,
+        renegotiation=str(effective["Renegotiation"]),
+        renegotiation_indicator=str(effective["RenegotiationIndicator"]),
+        renegotiation_same_certificate=on("RenegotiationCertCheck"),
+        sni_match_required=effective.get("ClientHandshakeSNIMatch") == "Required",
+        server_sni=_pairs(words("ServerHandshakeSNIList")) if effective["ServerHandshakeSNI"] != "Off" else (),
+        server_sni_demand=Demand(effective["ServerHandshakeSNI"]),
+        server_sni_match_required=effective.get("ServerHandshakeSNIMatch") == "Required",
+        client_maximum_fragment=(
+            number("ClientMaxSSLFragmentLength")
+            if effective["ClientMaxSSLFragment"] != "Off" and "ClientMaxSSLFragmentLength" in effective
+            else 0
+        ),
+        client_fragment_demand=Demand(effective["ClientMaxSSLFragment"]),
+        server_fragment_demand=Demand(effective["ServerMaxSSLFragment"]),
+        client_extended_master_secret=_EXTENDED_MASTER_SECRET[str(effective["ClientExtendedMasterSecret"])],
+        server_extended_master_secret=_EXTENDED_MASTER_SECRET[str(effective["ServerExtendedMasterSecret"])],
+        certificate_validation=str(effective["CertValidationMode"]),
+        peer_minimum_certificate_version=3 if effective["PeerMinCertVersion"] == "3" else 1,
+        peer_minimum_dh_bits=number("PeerMinDHKeySize"),
+        peer_minimum_dsa_bits=number("PeerMinDsaKeySize"),
+        client_dh_group=str(effective["ClientEDHGroupSize"]),
+        server_dh_group=str(effective["ServerEDHGroupSize"]),
+        triple_des_key_check=on("3DesKeyCheck"),
+        refuse_fallback=on("ServerScsv"),
+        client_ticket_maximum_size=number("GSK_SESSION_TICKET_CLIENT_MAXSIZE"),
+        client_tickets_kept=maybe_number("GSK_SESSION_TICKET_CLIENT_MAXCACHED"),
+        server_ticket_algorithm=str(effective["GSK_SESSION_TICKET_SERVER_ALGORITHM"]),
+        server_ticket_key_lifetime=number("GSK_SESSION_TICKET_SERVER_KEY_REFRESH"),
+        server_ticket_lifetime=number("GSK_SESSION_TICKET_SERVER_TIMEOUT"),
+        revocation=_revocation(effective),
     )
+
+
+def _revocation(effective: dict[str, Value]) -> Revocation | None:
+    # None unless some source is to be asked: then nothing needs to be fetched, cached or feared.
+    def text(name: str) -> str | None:
+        return str(effective[name]) if name in effective else None
+
+    def number(name: str) -> int:
+        return int(str(effective[name]))
+
+    def on(name: str) -> bool:
+        return effective.get(name) == "On"
+
+    servers = effective.get("GSK_LDAP_SERVER", ())
+    ldap_servers = tuple(str(server) for server in servers) if isinstance(servers, tuple) else ()
+    if not ("OcspUrl" in effective or on("OcspAiaEnable") or on("HttpCdpEnable") or ldap_servers):
+        return None
+    extras = []
+    for name in _REVOCATION_EXTRAS:
+        if name in effective:
+            value = effective[name]
+            extras.append((name, " ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
+    return Revocation(
+        ocsp_url=text("OcspUrl"),
+        ocsp_from_certificate=on("OcspAiaEnable"),
+        ocsp_url_first=on("OcspUrlPriority"),
+        ocsp_proxy=text("OcspProxyServerName"),
+        ocsp_proxy_port=number("OcspProxyServerPort"),
+        ocsp_by_get=on("OcspRetrieveViaGet"),
+        ocsp_nonce=on("OcspNonceGenEnable"),
+        ocsp_nonce_required=on("OcspNonceCheckEnable"),
+        ocsp_nonce_size=number("OcspNonceSize"),
+        ocsp_timeout=number("OcspResponseTimeout"),
+        ocsp_maximum_size=number("OcspMaxResponseSize"),
+        lists_by_http=on("HttpCdpEnable"),
+        http_proxy=text("HttpCdpProxyServerName"),
+        http_proxy_port=number("HttpCdpProxyServerPort"),
+        http_timeout=number("HttpCdpResponseTimeout"),
+        http_maximum_size=number("HttpCdpMaxResponseSize"),
+        ldap_servers=ldap_servers,
+        ldap_port=number("GSK_LDAP_SERVER_PORT"),
+        ldap_user=text("GSK_LDAP_USER"),
+        ldap_password=text("GSK_LDAP_USER_PW"),
+        ldap_timeout=number("LDAPResponseTimeout"),
+        ocsp_first=on("AIACDPPriority"),
+        level=str(effective["RevocationSecurityLevel"]),
+        extras=tuple(extras),
+    )
+
+
+def _pairs(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    # "name label" as the vocabulary keeps a pair; a label may have blanks of its own.
+    split = [text.partition(" ") for text in texts]
+    return tuple((name.lower(), label) for name, _, label in split)
 
 
 def _condition(pattern: object) -> str | None:

@@ -2,8 +2,11 @@
 
 Theory of operation. A trio task per connection would cost a scheduler round for every chunk of data. Instead all relay
 sockets sit in one `epoll`, registered once and edge-triggered; its own descriptor is readable whenever one of them has
-something to do (epoll descriptors nest), and a single task waits for that. It then drains events in a plain loop and
-gives control back to trio after a bounded number of rounds, so that control requests and signals are never starved.
+something to do (epoll descriptors nest), and a single task waits for that. It then drains events in a plain loop.
+A round through trio's scheduler costs as much as a small request, so when nothing is left to do the reactor first waits
+a moment in the kernel itself: on a busy worker the next event is there before the moment is over. Control goes back to
+trio after a bounded time, and at once when a descriptor that another task waits for (`yield_to`) has become readable,
+so that control requests are not starved.
 
 Three rules follow from edge triggering, and break silently when forgotten:
 - who stops reading although more may be there (back-pressure, budget) must read again later without being told;
@@ -39,7 +42,8 @@ log = logging.getLogger(__name__)
 
 EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
-_ROUNDS = 16  # batches drained before other trio tasks get their turn
+_TURN = 0.002  # seconds of work before other trio tasks get their turn
+_LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
 
 
@@ -58,6 +62,7 @@ class Reactor:
         self._epoll = select.epoll()
         self._deadlines: dict[float, dict[Relay, float]] = {}
         self._has_deadlines = trio.Event()
+        self._others_wait = False
         self._urgent: Callable[[], None] | None = None
 
     def carry(
@@ -117,6 +122,14 @@ class Reactor:
         self.handlers[sock.fileno()] = handler
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
+    def yield_to(self, descriptor: int) -> None:
+        """Give way to other trio tasks as soon as `descriptor`, which one of them waits for, is readable."""
+        self.handlers[descriptor] = self._give_way
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _give_way(self, _mask: int) -> None:
+        self._others_wait = True
+
     def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor that stays open; closing one needs only `forget`."""
         if self.handlers.pop(descriptor, None) is not None:
@@ -164,13 +177,20 @@ class Reactor:
             self._epoll.close()
 
     def _drain(self) -> None:
-        """Handle what is ready now, in at most `_ROUNDS` batches; what remains keeps the epoll set readable."""
+        """Handle what is ready, and what becomes ready meanwhile, until it is quiet or others must have their turn."""
         poll = self._epoll.poll
         handlers = self.handlers
-        for _ in range(_ROUNDS):
-            events = poll(0, _BATCH)
+        end = self.clock() + _TURN
+        patience = 0.0
+        self._others_wait = False
+        while True:
+            events = poll(patience, _BATCH)
             if not events and not self.hungry:
-                return
+                if patience:
+                    return
+                patience = _LINGER
+                continue
+            patience = 0.0
             for descriptor, mask in events:
                 handler = handlers.get(descriptor)
                 if handler is not None:
@@ -180,7 +200,10 @@ class Reactor:
                         self._internal_error(handler)
             if self._urgent is not None:
                 self._urgent()
-            self._feed_hungry()
+            if self.hungry:
+                self._feed_hungry()
+            if self._others_wait or self.clock() > end:
+                return
 
     def _feed_hungry(self) -> None:
         hungry, self.hungry = self.hungry, []

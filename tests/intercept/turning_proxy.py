@@ -1,4 +1,7 @@
-"""A proxy for tests: takes steered connections and relays them in clear text, one thread per direction."""
+"""A proxy for tests: takes steered connections and relays them, one thread per direction.
+
+In place of TLS it turns over the bits of every byte towards the network, so that a clear byte on the wire is a leak.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ from dataclasses import dataclass, field
 
 from attls.errors import Reason
 from attls.intercept import Owners, Routes, dial_inbound, dial_outbound, intercepted, local_uids, nft, open_listeners
-from attls.model import AddressRange, Conditions, Direction, Flow, Owner, PortRange
+from attls.model import Conditions, Direction, Flow, Owner, PortRange
 from tests.namespaces import Namespace
 
-BOTH = frozenset(Direction)
+_TURNED = bytes(number ^ 0x55 for number in range(256))
+
+
+def turned(data: bytes) -> bytes:
+    """Return what `data` looks like on the network, and the other way round."""
+    return data.translate(_TURNED)
 
 
 @dataclass(frozen=True)
@@ -32,22 +40,23 @@ class Rule:
     name: str = "rule"
 
 
+EVERYTHING = Rule(Conditions(frozenset(Direction)), name="everything")
+
+
 def rule(
     *,
-    port: int | None = None,
-    direction: Direction | None = None,
+    port: int,
+    direction: Direction,
     enabled: bool = True,
     user: str | None = None,
-    remote: AddressRange | None = None,
 ) -> Rule:
     """Build a rule on the server's port: the remote one outbound, the local one inbound."""
-    ports = () if port is None else (PortRange(port, port),)
+    ports = (PortRange(port, port),)
     return Rule(
         Conditions(
-            directions=BOTH if direction is None else frozenset({direction}),
+            directions=frozenset({direction}),
             local_ports=ports if direction is Direction.INBOUND else (),
             remote_ports=ports if direction is Direction.OUTBOUND else (),
-            remote_addresses=() if remote is None else (remote,),
             user=user,
         ),
         Ruling(enabled),
@@ -55,7 +64,7 @@ def rule(
 
 
 @dataclass
-class ClearProxy:
+class TurningProxy:
     """Runs in a namespace until `close`; `flows` and `owners` tell what came by, `loops` counts what was refused."""
 
     where: Namespace
@@ -105,11 +114,12 @@ class ClearProxy:
         self.listeners.close()
         for sock in list(self._sockets):
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                sock.shutdown(socket.SHUT_RD)
-            sock.close()
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for data
         for thread in self._threads:
             thread.join()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
 
     def close(self) -> None:
         """End and take the table and the routes away."""
@@ -157,17 +167,21 @@ class ClearProxy:
         owners.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             source.send(b"")  # waits for the connect
             while data := source.recv(65536):
-                sink.sendall(data)
+                sink.sendall(turned(data))
             sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            for sock in (source, sink):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
-def clear_proxy(where: Namespace, *rules: Rule, workers: int = 1) -> Iterator[ClearProxy]:
+def turning_proxy(where: Namespace, *rules: Rule, workers: int = 1) -> Iterator[TurningProxy]:
     """Run a proxy for the length of a test."""
-    proxy = ClearProxy(where, rules, workers)
+    proxy = TurningProxy(where, rules, workers)
     try:
         yield proxy
     finally:
