@@ -239,7 +239,9 @@ class Call:
     @property
     def wants_certificate(self) -> bool:
         """Whether the reply is to hold the partner's certificate."""
-        return bool(self.request & Request.RETURN_CERTIFICATE) or (self.gets is not None and Key.CERTIFICATE in self.gets)
+        return bool(self.request & Request.RETURN_CERTIFICATE) or (
+            self.gets is not None and Key.CERTIFICATE in self.gets
+        )
 
 
 def parse_request(packet: bytes) -> Call:

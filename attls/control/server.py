@@ -331,7 +331,7 @@ class Desk:
             if petition is not None:
                 petition.sock.close()
             self._reply(client, refuse(packet, refusal))
-        except Exception:  # a bug of ours ends this request, never the worker
+        except Exception:  # noqa: BLE001 - a bug of ours ends this request, never the worker
             _log.exception("internal error while answering a program")
             if petition is not None:
                 petition.sock.close()

@@ -5,7 +5,9 @@ Pure: reads a record, never the connection. A record of a connection that we do 
 
 from __future__ import annotations
 
+import base64
 import sys
+from typing import Any
 
 from attls.control.protocol import ConnectionStatus, Ioctl, Key, PolicyStatus, SecurityType
 from attls.model import ClientAuthType, HandshakeRole, Protocol, TlsSettings, Verdict
@@ -121,3 +123,29 @@ def items(record: Record) -> dict[int, bytes]:
 def names_only(verdict: Verdict) -> dict[int, bytes]:
     """Return what version 2 can get of a connection that we do not carry: the rule's name, if one fits."""
     return {Key.RULE_NAME: verdict.rule.encode()} if verdict.rule is not None else {}
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """Return the same as JSON values, for `attls query`."""
+    found = outputs(record)
+    verdict = record.verdict
+    certificate = record.peer_certificate if record.status == SECURE else None
+    return {
+        "connid": f"{record.connid:08X}",
+        "direction": record.flow.direction.value,
+        "local": str(record.flow.local),
+        "remote": str(record.flow.remote),
+        "policy": PolicyStatus(found.policy_status).name,
+        "connection": ConnectionStatus(found.connection_status).name,
+        "security_type": SecurityType(found.security_type).name,
+        "protocol": record.protocol if record.status == SECURE else None,
+        "cipher": found.cipher4 or None,
+        "key_share": found.key_share or None,
+        "user": found.user or None,
+        "rule": verdict.rule,
+        "group_action": verdict.group,
+        "environment_action": verdict.environment,
+        "connection_action": verdict.connection,
+        "peer_subject": record.peer_subject,
+        "certificate": base64.b64encode(certificate).decode() if certificate is not None else None,
+    }

@@ -16,7 +16,7 @@ import logging
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -33,7 +33,7 @@ from attls.tls import Environment
 if TYPE_CHECKING:
     from attls.daemon.service import Law, Service
 
-# A program that does not wait gets its answer after this much at the latest; it saves a busy one from asking in circles.
+# A program that does not wait gets its answer after this much at the latest; it keeps a poll loop from spinning.
 PATIENCE_SECONDS = 0.01
 SETTLE_SECONDS = 0.001
 EXPIRE_SECONDS = 5.0
@@ -41,11 +41,17 @@ EXPIRE_SECONDS = 5.0
 _log = logging.getLogger("attls.control")
 
 
-class SocketLookup(Protocol):
-    """Asks the kernel for facts about one socket."""
+class OwnersAndSockets(Protocol):
+    """Asks the kernel for facts about one socket, and whose it is."""
 
     def cookie(self, local: Endpoint, remote: Endpoint) -> int | None:
-        """Return the cookie of the socket with these ends, None where there is none."""
+        """Return the cookie of the socket with these ends, None where there is none; raises OSError."""
+
+    def of_outbound(self, flow: Flow, *, complete: bool = False) -> Owner:
+        """Return the program whose socket has the ends of `flow`."""
+
+    def of_listener(self, flow: Flow, *, complete: bool = False) -> Owner | None:
+        """Return the program that listens where `flow` wants to go, None where nobody does."""
 
 
 class Directory:
@@ -89,17 +95,24 @@ class Switchboard:
     The service tells of every connection that it admits and dials, the ledger of every change.
     """
 
-    def __init__(self, service: Service, sockets: SocketLookup, *, now: Callable[[], datetime] = datetime.now) -> None:
+    def __init__(
+        self,
+        service: Service,
+        owners: OwnersAndSockets,
+        *,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.directory = Directory()
         self.desk: Desk | None = None
         self._service = service
-        self._sockets = sockets
+        self._owners = owners
         self._now = now
         self._laws: dict[int, Law] = {}
         self._cookies: dict[int, int] = {}
         self._events: dict[int, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         service.ledger.on_change = self.changed
+        service.switchboard = self
 
     async def run(self, desk: Desk, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled; closes the desk."""
@@ -141,6 +154,7 @@ class Switchboard:
         event = self._events.pop(record.connid, None)
         if event is not None:
             event.set()
+            self._service.reactor.give_way()
 
     # Requests
 
@@ -170,7 +184,7 @@ class Switchboard:
         known = self._cookies.get(connid)
         if known is None:
             try:
-                known = self._sockets.cookie(petition.local, petition.remote)
+                known = self._owners.cookie(petition.local, petition.remote)
             except OSError:
                 return None
             if known is None:
@@ -183,6 +197,7 @@ class Switchboard:
     ) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(self._guarded, work, petition, record)
+        self._service.reactor.give_way()
 
     async def _guarded(self, work: Callable[..., object], petition: Petition, record: Record) -> None:
         with trio.CancelScope() as scope:
@@ -227,8 +242,7 @@ class Switchboard:
         relay = self._service.reactor.connections.get(record.connid)
         settings = record.verdict.settings
         if relay is not None and (
-            call.wants_certificate
-            or (settings is not None and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH)
+            call.wants_certificate or (settings is not None and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH)
         ):
             relay.describe()
         petition.answer(
@@ -244,18 +258,36 @@ class Switchboard:
 
     def _answer_unknown(self, petition: Petition) -> None:
         """Judge a connection that we do not carry by the policy in force, and say that it is not protected."""
-        service, law = self._service, self._service.law
+        law = self._service.law
         if law is None:
             petition.refuse(EMVSERR, Junior.UNEXPECTED_ERROR)
             return
         inbound = Flow(Direction.INBOUND, petition.local, petition.remote)
         outbound = Flow(Direction.OUTBOUND, petition.local, petition.remote)
-        flow = inbound if service.owners.of_listener(inbound) is not None else outbound
-        owner: Owner = service.owners.of_outbound(outbound, complete=law.wants_job(flow))
+        flow = inbound if self._owners.of_listener(inbound) is not None else outbound
+        owner: Owner = self._owners.of_outbound(outbound, complete=law.wants_job(flow))
         verdict = law.generation.policy.match(flow, owner, self._now())
         number = errno.EOPNOTSUPP if petition.call.request & CONTROLLING else 0
         outputs, items = status.verdict_only(verdict), status.names_only(verdict)
         petition.answer(protocol.answer(petition.call, outputs, number=number, items=items))
+
+    def query(self, local: Endpoint, remote: Endpoint) -> dict[str, Any] | None:
+        """Return what the program with these ends would learn, as plain JSON values; for operators and scripts.
+
+        The remote end of an inbound connection may be given as the network knows it too.
+        """
+        self._service.accept_waiting()
+        records = self._service.ledger.records
+        record = records.get(self.directory.find(local, remote) or 0)
+        if record is None:
+            ends = (local, remote)
+            record = next((each for each in records.values() if (each.flow.local, each.flow.remote) == ends), None)
+        if record is None:
+            return None
+        relay = self._service.reactor.connections.get(record.connid)
+        if relay is not None:
+            relay.describe()
+        return status.plain(record)
 
     # Control
 
@@ -418,7 +450,10 @@ class Switchboard:
         ):
             if request & bit and (bit is not Request.RESET_CIPHER or is_tls13):
                 _log.warning(
-                    "connection %08X: %s refused: %s", record.connid, bit.name, protocol.reason(errno.EOPNOTSUPP, junior)
+                    "connection %08X: %s refused: %s",
+                    record.connid,
+                    bit.name,
+                    protocol.reason(errno.EOPNOTSUPP, junior),
                 )
                 self._report(petition, record, errno.EOPNOTSUPP, junior)
                 return

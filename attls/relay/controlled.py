@@ -636,7 +636,7 @@ class TlsPhase(SecureRelay):
     # Ending TLS, keeping the connection
 
     def _peer_has_stopped(self) -> None:
-        """The peer's close_notify has come: is it the end of TLS, or the end of the stream?"""
+        """Decide whether the peer's close_notify is the end of TLS or of the stream."""
         self.net_ready = True
         if self.end_place >= 0:
             self._finish_stop()
@@ -764,7 +764,7 @@ class TlsPhase(SecureRelay):
             super().expired()
 
     def _grace_is_over(self) -> None:
-        """The program has not asked for the end of TLS: so it was the end of the stream, and clear bytes are a fault."""
+        """End the stream: the program has not asked for the end of TLS, so clear bytes would be a fault."""
         with contextlib.suppress(OSError):
             assert self.net is not None
             if self.unfed or self.net.recv(1, socket.MSG_PEEK):
@@ -773,7 +773,7 @@ class TlsPhase(SecureRelay):
         self._end_of_stream()
 
     def _back_to_clear(self) -> None:
-        """The peer has said nothing at all and the program allowed for that: go on in clear."""
+        """Go on in clear: the peer has said nothing at all, and the program allowed for that."""
         assert self.app is not None
         if unread(self.app):
             self.abort(errors.HANDSHAKE_SILENT, "and the program had already written what was meant for TLS")

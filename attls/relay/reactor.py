@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
+_SMALL_BATCH = 32  # the same, where urgent requests want a look in between
 _TURN = 0.002  # seconds of work before other trio tasks get their turn
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
@@ -64,6 +65,7 @@ class Reactor:
         self._has_deadlines = trio.Event()
         self._others_wait = False
         self._urgent: Callable[[], None] | None = None
+        self._batch = _BATCH
 
     def carry(
         self,
@@ -108,12 +110,14 @@ class Reactor:
         anything to do.
         """
         self._urgent = handler
-        self.handlers[descriptor] = lambda _mask: handler()
+        self._batch = _SMALL_BATCH
+        self.handlers[descriptor] = _no_handler  # what there is to do is done behind every batch
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def unwatch_urgent(self, descriptor: int) -> None:
         """Call the handler of `watch_urgent` no more."""
         self._urgent = None
+        self._batch = _BATCH
         if not self._epoll.closed:
             self.unwatch(descriptor)
 
@@ -128,6 +132,10 @@ class Reactor:
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def _give_way(self, _mask: int) -> None:
+        self.give_way()
+
+    def give_way(self) -> None:
+        """Let other trio tasks have their turn as soon as what is being handled now is done."""
         self._others_wait = True
 
     def unwatch(self, descriptor: int) -> None:
@@ -184,7 +192,7 @@ class Reactor:
         patience = 0.0
         self._others_wait = False
         while True:
-            events = poll(patience, _BATCH)
+            events = poll(patience, self._batch)
             if not events and not self.hungry:
                 if patience:
                     return
@@ -199,7 +207,10 @@ class Reactor:
                     except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
                         self._internal_error(handler)
             if self._urgent is not None:
-                self._urgent()
+                try:
+                    self._urgent()
+                except Exception:  # noqa: BLE001 - as above
+                    self._internal_error(self._urgent)
             if self.hungry:
                 self._feed_hungry()
             if self._others_wait or self.clock() > end:
@@ -246,3 +257,7 @@ class Reactor:
                     break
                 self.disarm(relay)
                 self.guard(relay, relay.expired)
+
+
+def _no_handler(_mask: int) -> None:
+    return
