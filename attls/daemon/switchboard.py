@@ -212,10 +212,12 @@ class Switchboard:
 
     def _is_pending(self, record: Record) -> bool:
         """Tell whether a handshake is under way, or about to start by itself, whose outcome a query waits for."""
+        if record.reason is not None:
+            return False
         if record.status == HANDSHAKE:
             return True
         settings = record.verdict.settings
-        if settings is None or record.status == SECURE or record.reason is not None:
+        if settings is None or record.status == SECURE:
             return False
         if not settings.application_controlled:
             return True

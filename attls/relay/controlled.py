@@ -276,7 +276,7 @@ class ClearPhase(ClearRelay):
             self.inward.pipe = lend()
             self.inward.held = os.write(self.inward.pipe[1], leftover)
             assert self.inward.held == len(leftover)
-        self.dialed = READABLE | select.EPOLLOUT
+        self.dialed = select.EPOLLIN | select.EPOLLOUT
         self.relay()
 
     def relay(self) -> None:
@@ -448,7 +448,7 @@ class TlsPhase(SecureRelay):
         assert self.app is not None
         assert self.net is not None
         self.reactor.handlers[self.app.fileno()] = self._on_app_early
-        self.dialed = READABLE
+        self.dialed = select.EPOLLIN
 
     @property
     def destination(self) -> tuple[str, int]:
@@ -470,11 +470,11 @@ class TlsPhase(SecureRelay):
             return
         self.dialed = 0  # not yet: what came first is fed first
         super().shake_hands()
-        self.dialed = READABLE
+        self.dialed = select.EPOLLIN
         if not self.over and self._heard_from_peer(self.unfed):
             self._feed_handshake()
             if not self.over and self.life.state is State.HANDSHAKE:
-                self._on_handshake(READABLE)
+                self._on_handshake(select.EPOLLIN)
 
     def _on_handshake(self, mask: int) -> None:
         if mask & select.EPOLLOUT and self.net_unsent:

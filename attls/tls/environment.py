@@ -65,7 +65,6 @@ class Environment:
         self.settings = settings
         self.keyring = keyring
         self.is_server = settings.role is not HandshakeRole.CLIENT
-        self._forgotten = 0
         self._sessions: OrderedDict[tuple[str, int], tuple[SSL.Session, float]] = OrderedDict()
         try:
             self._context = self._build()
@@ -113,14 +112,13 @@ class Environment:
     def forget(self, destination: tuple[str, int]) -> None:
         """Resume none of the sessions made so far: a client's with `destination`, any client's of a server.
 
-        A server's sessions and tickets are OpenSSL's, which gives no hold on a single one. So the server's context gets
-        a new name, and what was issued under the old one falls back to a full handshake.
+        A server's sessions and tickets are OpenSSL's, which gives no hold on a single one. So there is a new context,
+        and what was issued under the old one falls back to a full handshake; living engines keep the old one.
         """
-        if not self.is_server:
+        if self.is_server:
+            self._context = self._build()
+        else:
             self._sessions.pop(destination, None)
-            return
-        self._forgotten += 1
-        self._name_sessions(self._context)
 
     def explain(self, engine: SSL.Connection, error: SSL.Error) -> tuple[Reason, str]:
         """Return the reason and detail of a failed handshake or record of `engine`."""
@@ -267,16 +265,9 @@ class Environment:
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if caching and self.is_server else SSL.SESS_CACHE_OFF)
         context.set_timeout(max(settings.session_timeout, 1))
         if self.is_server:
-            self._name_sessions(context)
+            # Binds every session and ticket to exactly these settings and this trust: what was resumed under other
+            # checks (another rule, another set of CAs) is refused and falls back to a full handshake.
+            trust = hashlib.sha256(b"".join(sorted(self.keyring.trust_anchors()))).hexdigest()
+            context.set_session_id(hashlib.sha256(f"{settings!r}\0{self.keyring.name}\0{trust}".encode()).digest())
         if not caching or not (settings.server_tickets if self.is_server else settings.client_tickets):
             context.set_options(SSL.OP_NO_TICKET)
-
-    def _name_sessions(self, context: SSL.Context) -> None:
-        """Bind every session and ticket to exactly these settings and this trust.
-
-        What was resumed under other checks (another rule, another set of CAs) is refused and falls back to a full
-        handshake.
-        """
-        trust = hashlib.sha256(b"".join(sorted(self.keyring.trust_anchors()))).hexdigest()
-        name = f"{self.settings!r}\0{self.keyring.name}\0{trust}\0{self._forgotten}"
-        context.set_session_id(hashlib.sha256(name.encode()).digest())

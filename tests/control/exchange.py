@@ -45,6 +45,7 @@ class Gate:
     def __init__(self, direction: Direction) -> None:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.sock.setblocking(False)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as our listeners do; accepted ones inherit it
         self.direction = direction
         self.target: tuple[str, int] = ("127.0.0.1", 9)
 
