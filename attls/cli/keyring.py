@@ -24,7 +24,19 @@ from rich.console import Console
 from rich.table import Table
 
 from attls.errors import KeyringError
-from attls.keyring import Store, Trust, Usage, certificates, files, inspection, mapping, names, operations, racdcert
+from attls.keyring import (
+    Store,
+    Trust,
+    Usage,
+    certificates,
+    files,
+    inspection,
+    mapping,
+    names,
+    operations,
+    racdcert,
+    revocation,
+)
 from attls.keyring.grants import Access
 from attls.keyring.store import Connection, Ring, StoredCertificate, default_usage
 
@@ -776,6 +788,90 @@ def sign(
     if str(out) != "-":
         text = f"signed {summary['subject']} ({', '.join(_words(summary['san'])) or 'no alternative names'}) into {out}"
     _print(document, text, as_json=as_json)
+
+
+@cert.command("revoke", cls=RoomCommand)
+@_any_owner
+@click.option("--label", help="Label of the certificate.")
+@click.option("--serial", metavar="HEX", help="Instead: serial number of a certificate that is not in the store.")
+@click.option("--issuer", metavar="CALABEL", help="Authority that issued it; needed with --serial.")
+@click.option(
+    "--reason",
+    type=click.Choice([flag.value for flag in x509.ReasonFlags if flag.value not in {"removeFromCRL"}]),
+    default="unspecified",
+    show_default=True,
+    help="Why.",
+)
+@_store_options
+def revoke(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str | None,
+    label: str | None,
+    serial: str | None,
+    issuer: str | None,
+    reason: str,
+) -> None:
+    """Take a certificate back; the authority's next CRL (attls cert crl) says so to everybody."""
+    store = _open(directory, passphrase_file)
+    if (label is None) == (serial is None) or (serial is not None and issuer is None):
+        raise click.UsageError("give either --label, or --serial and --issuer")
+    if label is not None:
+        stored = _find(store, owner, label)
+        authority, number = operations.authority_of(store, stored), stored.certificate.serial_number
+        what = stored.name
+    else:
+        authority = store.certificate(names.CERTAUTH, str(issuer))
+        try:
+            number = int(str(serial).replace(":", ""), 16)
+        except ValueError as error:
+            raise click.BadParameter(f"{serial} is no hexadecimal number", param_hint="--serial") from error
+        what = f"certificate {number:X}"
+    store.revoke(authority.owner, authority.label, revocation.Revocation(number, _now(), x509.ReasonFlags(reason)))
+    document = {"serial": f"{number:X}", "issuer": authority.label, "reason": reason}
+    text = f"revoked {what}; now publish a new list: attls cert crl --label '{authority.label}' --out FILE"
+    _print(document, text, as_json=as_json)
+
+
+@cert.command("crl", cls=RoomCommand)
+@_label
+@click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the authority.")
+@click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Validity.")
+@click.option(
+    "--format", "form", type=click.Choice(["pem", "der"]), default="pem", show_default=True, help="File format."
+)
+@click.option("--out", type=click.Path(path_type=Path, allow_dash=True), required=True, help="File to write.")
+@_store_options
+def crl(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    label: str,
+    owner: str,
+    days: int,
+    form: str,
+    out: Path,
+) -> None:
+    """Write the list of certificates that an authority has revoked (CRL)."""
+    store = _open(directory, passphrase_file)
+    revoked, now = store.revocations(owner, label), _now()
+    made = revocation.build_crl(
+        operations.signer(store, label, owner),
+        revoked,
+        now=now,
+        lifetime=datetime.timedelta(days=days),
+        number=int(now.timestamp() * 1000),  # grows from list to list without being kept anywhere
+    )
+    encoding = certificates.PEM_ENCODING if form == "pem" else certificates.DER_ENCODING
+    _write_out(out, made.public_bytes(encoding), secret=False)
+    document = {"issuer": label, "revoked": len(revoked), "file": str(out)}
+    if str(out) != "-":
+        _print(
+            document, f"wrote the CRL of '{label}' with {_count(len(revoked), 'certificate')} to {out}", as_json=as_json
+        )
 
 
 @cert.command("trust", cls=RoomCommand)

@@ -368,3 +368,16 @@ def test_racdcert_takes_one_command_or_a_procedure(demo: Attls) -> None:
         "command 2: " in demo("racdcert", code=3, given="RACDCERT ID(DEMO) LISTRING(*)\nRACDCERT ADDTOKEN(x)\n").stderr
     )
     assert "others" in demo("racdcert \"ID(DEMO) EXPORT(LABEL('server')) DSN('y') PASSWORD('x')\"", code=2).stderr
+
+
+def test_certificates_are_revoked_and_listed(demo: Attls) -> None:
+    """By label, or by serial number where the certificate is not in the store; the CRL says so."""
+    assert "attls cert crl --label 'Demo CA'" in demo("cert revoke --label server --reason keyCompromise").stdout
+    assert "revoked already" in demo("cert revoke --label server", code=3).stderr
+    demo("cert revoke --serial 12:AB --issuer 'Demo CA'")
+    assert "hexadecimal" in demo("cert revoke --serial xyz --issuer 'Demo CA'", code=2).stderr
+    assert "--label, or --serial" in demo("cert revoke", code=2).stderr
+    demo("cert crl --label 'Demo CA' --out ca.crl")
+    found = certificates.read(Path("ca.crl").read_bytes()).crls[0]
+    assert found.get_revoked_certificate_by_serial_number(0x12AB) is not None
+    assert document(demo("cert crl --label 'Demo CA' --format der --out ca.der --json"))["revoked"] == 2
