@@ -11,32 +11,41 @@ Theory of operation
 treated by that mark alone. So a new table leaves living connections as they are, and connections older than the first
 table are never touched: they have no mark, and only a SYN is ever judged.
 
-*Outbound.* The marked SYN is redirected by NAT to our listener on 127.0.0.1 or ::1, before anybody else's NAT
-(priority -105). The program's view (getpeername) stays true, the real destination is in SO_ORIGINAL_DST.
+*Outbound.* A program's packets are marked in a `route` chain and so, by an `ip rule` and a table that calls every
+address local (routes.py), turned round to this host; on `lo` TPROXY assigns them to our transparent listener. Nothing
+is rewritten: the program's view (getpeername) stays true, and our socket's own name is the real destination. A redirect
+by NAT would do the same at first sight, but two connections from one port to two destinations look alike behind it, so
+conntrack gives one of them another source port, and its owner is not found any more.
 
-*Inbound.* TPROXY assigns packets to our transparent listener without rewriting them. All packets of the connection
-take that way, not only those for which a socket exists: the ACK that answers a SYN cookie has no socket yet and would
-otherwise reach the program's own listener. Where TPROXY finds nobody of ours, the next rule ends it: the daemon is
-dead, and dead must not mean clear text. A SYN is dropped (its sender tries again, and finds us restarted), anything
-else is reset.
+*Inbound.* TPROXY likewise, without the detour. All packets of a connection take that way, not only those for which a
+socket exists: the ACK that answers a SYN cookie has no socket yet and would otherwise reach the program's own listener.
+
+Where TPROXY finds nobody of ours, the next rule ends it: the daemon is dead, and dead must not mean clear text. A SYN
+is dropped (its sender tries again, and finds us restarted), anything else is reset.
 
 *The program leg.* Towards the local program we bind the client's own address. The program's answers would leave for the
-network, in clear, so they are marked in a `route` chain and come back through an `ip rule` to a table that calls
-everything local (routes.py). Packets of this leg that arrive from outside are dropped: somebody guesses at its ports.
+network, in clear, so they are turned round like outbound packets and find our socket here.
+
+*From outside* nothing may enter the legs that stay on this host: packets that come by another interface than `lo` and
+fit one of them are guesses at its ports and sequence numbers, and are dropped.
 
 *Loopback.* One packet is outbound for its sender and inbound for its receiver. Our own network leg is therefore exempt
 from the outbound rules only, our program leg from both. Exempt means mark *and* uid, for neither alone is proof.
 
-*When conntrack forgets.* After `conntrack -F`, an idle timeout, or for a packet it takes for invalid, the mark and the
-NAT binding are gone, and a packet of a protected program would go to the real destination in clear. So the table keeps
-a memory of its own: each steered connection's four-tuple goes into a set (`steered`, `program`). A packet that is no
-SYN and that conntrack knows nothing about is looked up there: found means steer again (a redirect can be set up in
-mid-stream), or drop where conntrack refuses. Not found means older than the table: none of our business. The sets
-survive `render`'s transaction, and with it a reload and a restart. Entries fade ten minutes after FIN or RST. A full
-set refuses new connections rather than steer one that it could not recognise later.
+*Other people's NAT* (container ports, service addresses) would change the destination after we judged it, so steered
+connections are bound to the destination they have, before anybody else's chain (priority -105).
 
-*Last line.* In postrouting, whatever carries a mark of the local legs must leave by `lo`. If somebody deletes our
-routing rule (network managers do), packets are dropped there instead of leaving in clear.
+*When conntrack forgets.* After `conntrack -F`, an idle timeout, or for a packet it takes for invalid, the mark is gone,
+and a packet of a protected program would go to the real destination in clear. So the table keeps a memory of its own:
+each steered connection's four-tuple, as the program's packets show it, is in a set (`steered`, `program`). A packet
+that is no SYN and that conntrack knows nothing about is looked up there, and goes on as before if it is found. Not
+found means older than the table: none of our business. The sets survive `render`'s transaction, and with it a reload
+and a restart. Entries fade ten minutes after FIN or RST. When a set is full, new connections are refused rather than
+steered without being remembered; so are those that conntrack is told not to track.
+
+*Last line.* In postrouting, whatever must stay on this host must leave by `lo`. If somebody deletes our routing rule
+(network managers do), packets are dropped there instead of leaving in clear. A socket that its program binds to a
+network interface cannot be turned round; its steered connections are not made at all.
 
 *Taking it away.* Without the table a program that still holds a steered socket would send to the real destination in
 clear. So `remove` first stops steering, then has the kernel abort the program's socket of every remembered connection
@@ -347,38 +356,73 @@ SETS = """\
 	}}
 """
 
-# `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction.
+# `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction. Our mark is taken
+# off packets to the program, or its socket would inherit it where the host sets net.ipv4.tcp_fwmark_accept.
 CHAINS = """\
 	chain output {
 		type route hook output priority mangle; policy accept;
 		meta l4proto != tcp accept
-		ct mark & MASK == PROGRAM goto program_leg
+		meta mark & MASK == NETWORK meta skuid OWNUID goto network_leg
+		meta mark & MASK == PROGRAM meta skuid OWNUID goto program_leg
 		ct mark & MASK == OUTBOUND goto outbound_leg
+		ct mark & MASK == PROGRAM meta mark & MASK != PROGRAM goto program_answer
 		SYN goto outbound_new
 		ct state new,invalid,untracked goto outbound_lost
 	}
-	chain outbound_redirect {
+	chain output_nat {
 		type nat hook output priority -105; policy accept;
-		ct mark & MASK == OUTBOUND meta l4proto tcp redirect to :OUTPORT
+		ct mark & MASK == { OUTBOUND, PROGRAM } goto keep_destination
 	}
 	chain prerouting {
 		type filter hook prerouting priority mangle; policy accept;
 		meta l4proto != tcp accept
 		ct mark & MASK == INBOUND ct direction original goto inbound_listener
-		ct mark & MASK == OUTBOUND goto outbound_arrival
-		ct mark & MASK == PROGRAM iif != lo drop
-		ct mark & MASK == PROGRAM accept
+		iif != lo ct mark & MASK == { OUTBOUND, PROGRAM } drop
+		ct mark & MASK == OUTBOUND meta mark & MASK == HOME goto outbound_listener
+		ct mark & MASK == OUTBOUND accept
+		ct mark & MASK == PROGRAM meta mark set meta mark & KEEP accept
 		SYN fib daddr type local goto inbound_rules
 		iif != lo ct state new,invalid,untracked goto stray
+	}
+	chain prerouting_nat {
+		type nat hook prerouting priority -105; policy accept;
+		ct mark & MASK == INBOUND goto keep_destination
 	}
 	chain postrouting {
 		type filter hook postrouting priority raw; policy accept;
 		oif != lo ct mark & MASK == { OUTBOUND, PROGRAM } drop
-		oif != lo meta mark & MASK == ANSWER drop
+		oif != lo meta mark & MASK == HOME drop
+	}
+	chain keep_destination {
+		meta nfproto ipv4 dnat ip to ip daddr
+		meta nfproto ipv6 dnat ip6 to ip6 daddr
+	}
+	chain network_leg {
+		SYN ct mark & MASK == OUTBOUND ct mark set ct mark & KEEP
+		SYN goto outbound_forget
+	}
+	chain program_leg {
+		SYN goto program_new
+		ct mark & MASK != PROGRAM ct mark set ct mark & KEEP | PROGRAM
+		tcp flags & rst != 0 update @program4 { BACK4 timeout 10m }
+		tcp flags & rst != 0 update @program6 { BACK6 timeout 10m }
+	}
+	chain program_new {
+		ct state invalid,untracked drop
+		ct mark & MASK != { 0, PROGRAM } meta l4proto tcp reject with tcp reset
+		update @program4 { BACK4 }
+		update @program6 { BACK6 }
+		ct mark set ct mark & KEEP | PROGRAM
+		BACK4 @program4 accept
+		BACK6 @program6 accept
+		drop
+	}
+	chain program_answer {
+		tcp flags & (fin | rst) != 0 update @program4 { SENT4 timeout 10m }
+		tcp flags & (fin | rst) != 0 update @program6 { SENT6 timeout 10m }
+		meta mark set meta mark & KEEP | HOME accept
 	}
 	chain outbound_new {
-		meta mark & MASK == PROGRAM meta skuid OWNUID goto program_new
-		meta mark & MASK == NETWORK meta skuid OWNUID goto outbound_forget
 		jump outbound_rules
 		goto outbound_forget
 	}
@@ -390,6 +434,7 @@ OUTBOUND_RULES
 		update @steered4 { SENT4 }
 		update @steered6 { SENT6 }
 		ct mark set ct mark & KEEP | OUTBOUND
+		meta mark set meta mark & KEEP | HOME
 		SENT4 @steered4 accept
 		SENT6 @steered6 accept
 		drop
@@ -399,48 +444,37 @@ OUTBOUND_RULES
 		delete @steered6 { SENT6 }
 	}
 	chain outbound_leg {
-		ct direction original tcp flags & (fin | rst) != 0 update @steered4 { SENT4 timeout 10m }
-		ct direction original tcp flags & (fin | rst) != 0 update @steered6 { SENT6 timeout 10m }
-	}
-	chain outbound_arrival {
-		ct direction reply tcp flags & rst != 0 update @steered4 { BACK4 timeout 10m }
-		ct direction reply tcp flags & rst != 0 update @steered6 { BACK6 timeout 10m }
-		ct direction reply accept
-		SYN socket transparent 1 accept
-		SYN drop
+		meta mark & MASK == OUTBOUND tcp flags & rst != 0 update @steered4 { BACK4 timeout 10m }
+		meta mark & MASK == OUTBOUND tcp flags & rst != 0 update @steered6 { BACK6 timeout 10m }
+		meta mark & MASK == OUTBOUND accept
+		SYN goto outbound_steer
+		tcp flags & (fin | rst) != 0 update @steered4 { SENT4 timeout 10m }
+		tcp flags & (fin | rst) != 0 update @steered6 { SENT6 timeout 10m }
+		meta mark set meta mark & KEEP | HOME
 	}
 	chain outbound_lost {
-		meta mark & MASK == PROGRAM meta skuid OWNUID ct mark set ct mark & KEEP | PROGRAM accept
+		meta mark & MASK == OUTBOUND BACK4 @steered4 ct mark set ct mark & KEEP | OUTBOUND accept
+		meta mark & MASK == OUTBOUND BACK6 @steered6 ct mark set ct mark & KEEP | OUTBOUND accept
 		SENT4 @steered4 goto outbound_again
 		SENT6 @steered6 goto outbound_again
-		SENT4 @program4 goto program_answer
-		SENT6 @program6 goto program_answer
+		SENT4 @program4 goto program_again
+		SENT6 @program6 goto program_again
 	}
 	chain outbound_again {
-		ct state invalid,untracked drop
 		ct mark set ct mark & KEEP | OUTBOUND
+		meta mark set meta mark & KEEP | HOME
 	}
-	chain program_new {
-		ct state invalid,untracked drop
-		ct mark & MASK != 0 meta l4proto tcp reject with tcp reset
-		update @program4 { BACK4 }
-		update @program6 { BACK6 }
+	chain program_again {
 		ct mark set ct mark & KEEP | PROGRAM
-		BACK4 @program4 accept
-		BACK6 @program6 accept
-		drop
+		meta mark set meta mark & KEEP | HOME
 	}
-	chain program_leg {
-		meta mark & MASK == PROGRAM tcp flags & rst != 0 update @program4 { BACK4 timeout 10m }
-		meta mark & MASK == PROGRAM tcp flags & rst != 0 update @program6 { BACK6 timeout 10m }
-		meta mark & MASK == PROGRAM accept
-		tcp flags & (fin | rst) != 0 update @program4 { SENT4 timeout 10m }
-		tcp flags & (fin | rst) != 0 update @program6 { SENT6 timeout 10m }
-		meta mark set meta mark & KEEP | ANSWER
-	}
-	chain program_answer {
-		ct mark set ct mark & KEEP | PROGRAM
-		meta mark set meta mark & KEEP | ANSWER
+	chain outbound_listener {
+		meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:OUTPORT accept
+		meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:OUTPORT accept
+		BACK4 @steered4 accept comment "from the kernel to the program, such as the reset below"
+		BACK6 @steered6 accept
+		SYN drop
+		meta l4proto tcp reject with tcp reset
 	}
 	chain inbound_rules {
 INBOUND_RULES
@@ -492,7 +526,7 @@ def render(
         "KEEP": f"{marks.mask ^ 0xFFFFFFFF:#x}",
         "NETWORK": f"{marks.network:#x}",
         "PROGRAM": f"{marks.program:#x}",
-        "ANSWER": f"{marks.answer:#x}",
+        "HOME": f"{marks.home:#x}",
         "OUTBOUND": f"{marks.outbound:#x}",
         "INBOUND": f"{marks.inbound:#x}",
         "SENT4": "ip saddr . tcp sport . ip daddr . tcp dport",
