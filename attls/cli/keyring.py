@@ -959,6 +959,42 @@ def keyring_verify(
         raise click.exceptions.Exit(1)
 
 
+@keyring.command("encrypt", cls=RoomCommand)
+@click.option(
+    "--new-passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File whose first line is the new passphrase; asked for when not given.",
+)
+@_store_options
+def keyring_encrypt(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, new_passphrase_file: Path | None
+) -> None:
+    """Encrypt all private keys of the store, now and in future, or change their passphrase.
+
+    The daemon finds the passphrase in the file named by ATTLS_PASSPHRASE_FILE or in the systemd credential
+    attls-passphrase. A change of passphrase that was interrupted leaves some keys under the old one; run it again
+    on a backup then.
+    """
+    store = _open(directory, passphrase_file)
+    if new_passphrase_file is not None:
+        passphrase = files.read_password(new_passphrase_file)
+    elif sys.stdin.isatty():
+        prompt = "New passphrase of the keyring store"
+        passphrase = str(click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)).encode()
+    else:
+        raise click.UsageError("give the new passphrase with --new-passphrase-file")
+    count = store.reencrypt(passphrase)
+    _print({"encrypted": True, "keys": count}, f"encrypted {_count(count, 'key')}", as_json=as_json)
+
+
+@keyring.command("decrypt", cls=RoomCommand)
+@_store_options
+def keyring_decrypt(*, directory: Path, passphrase_file: Path | None, as_json: bool) -> None:
+    """Keep all private keys of the store unencrypted again, protected by their file permissions alone."""
+    count = _open(directory, passphrase_file).reencrypt(None)
+    _print({"encrypted": False, "keys": count}, f"decrypted {_count(count, 'key')}", as_json=as_json)
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 

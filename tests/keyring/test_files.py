@@ -42,7 +42,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("giving a file away takes root")
     os.chown(path, 12345, -1)
-    with pytest.raises(KeyringError, match="belongs to user id 12345.*chown"):
+    with pytest.raises(KeyringError, match=r"belongs to user id 12345.*chown"):
         files.read_secret(path)
 
 

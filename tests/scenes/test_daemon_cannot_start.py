@@ -1,9 +1,8 @@
-"""What keeps `attls run` from starting is said in one sentence, with the exit code of its kind; the host is untouched."""
+"""What keeps `attls run` from starting is one sentence and an exit code; the host is untouched."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -58,13 +57,13 @@ def test_nft_is_refused(stage: Stage) -> None:
     assert "needs root" in one_sentence(said)
 
 
-def test_no_root(stage: Stage, tmp_path: Path) -> None:
-    """An ordinary user is told so, whatever fails first for him."""
+def test_no_root(stage: Stage) -> None:
+    """An ordinary user is told so before anything else, whatever else he may not read or write."""
     code, said = stage.daemon.fails(
         rule("web"), "--run-dir", "/proc/attls", wrapper=("setpriv", "--reuid", "65534", "--clear-groups")
     )
-    assert code in (1, 3)
-    assert said.startswith(("attls: ", str(tmp_path)))
+    assert code == 3
+    assert "needs root" in one_sentence(said)
 
 
 def test_a_policy_with_errors(stage: Stage) -> None:
@@ -86,10 +85,10 @@ def test_a_policy_that_is_not_there(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        (rule("web", ring="SRV/NONE"), "SRV/NONE"),
+        (rule("web", ring="SRV/NONE"), "SRV has no ring 'NONE'"),
         (rule("web", ring="CLI/RING"), "certificate"),
         (rule("web", extra="CertificateLabel nobody"), "nobody"),
-        (rule("web", ring="SRV/NONE") + rule("two", port=7001, ring="NOBODY/RING"), "NOBODY/RING"),
+        (rule("web", ring="SRV/NONE") + rule("two", port=7001, ring="NOBODY/RING"), "NOBODY has no ring 'RING'"),
     ],
 )
 def test_a_ring_that_cannot_serve(stage: Stage, policy: str, words: str) -> None:
