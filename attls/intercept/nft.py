@@ -144,6 +144,8 @@ def matches_of(rule: SteeringRule, direction: Direction, uids_of: Callable[[str]
     if not exact and not rule.verdict.enabled:
         return ()
     local_ports, remote_ports = _ports(conditions.local_ports), _ports(conditions.remote_ports)
+    if () in (local_ports, remote_ports):
+        return ()  # port 0 and nothing else
     if not conditions.local_addresses and not conditions.remote_addresses:
         return (Match(None, None, None, local_ports, remote_ports, uids),)
     found = []
@@ -156,6 +158,7 @@ def matches_of(rule: SteeringRule, direction: Direction, uids_of: Callable[[str]
 
 
 def _ports(ranges: tuple[PortRange, ...]) -> Ranges | None:
+    """Return None where every port fits; port 0 is on no packet."""
     joined = union((max(item.first, 1), item.last) for item in ranges if item.last > 0)
     return None if not ranges or joined == ((1, 65535),) else joined
 
@@ -166,6 +169,30 @@ def _addresses(ranges: tuple[AddressRange, ...], version: int) -> Ranges | None:
         return None
     joined = union((item.first, item.last) for item in ranges if item.version == version)
     return None if joined == ((0, 2 ** (32 if version == 4 else 128) - 1),) else joined
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Matches that lead to the same verdict, in any order; `names` tells the rule of a match that is one rule's own."""
+
+    steers: bool
+    matches: tuple[Match, ...]
+    names: dict[Match, str]
+
+
+def steps(
+    rules: Iterable[SteeringRule], direction: Direction, uids_of: Callable[[str], frozenset[int]]
+) -> Iterator[Step]:
+    """Reduce ordered rules to ordered steps; the first step with a match decides, no match means "not steered"."""
+    judged = (
+        (match, rule.verdict.enabled, rule.name) for rule in rules for match in matches_of(rule, direction, uids_of)
+    )
+    for enabled, run in groupby(judged, key=lambda item: item[1]):
+        members = list(run)
+        matches = merged([match for match, _, _ in members])
+        yield Step(enabled, tuple(matches), {match: name for match, _, name in reversed(members)})
+        if matches == [EVERYTHING]:
+            return  # nothing behind it can be reached
 
 
 def merged(matches: Sequence[Match]) -> list[Match]:
@@ -203,26 +230,17 @@ def rule_lines(
     uids_of: Callable[[str], frozenset[int]],
 ) -> Iterator[str]:
     """Yield the lines of `outbound_rules` or `inbound_rules`: first match wins, as in the policy."""
-    words, steer = (
-        (OUTBOUND_WORDS, "goto outbound_steer")
-        if direction is Direction.OUTBOUND
-        else (INBOUND_WORDS, "goto inbound_steer")
-    )
-    judged = (
-        (match, rule.verdict.enabled, rule.name) for rule in rules for match in matches_of(rule, direction, uids_of)
-    )
-    for enabled, run in groupby(judged, key=lambda item: item[1]):
-        members = list(run)
-        names = {match: name for match, _, name in reversed(members)}
-        found = merged([match for match, _, _ in members])
-        target = steer if enabled else "return"
-        for match, points in _hashed(found):
-            yield f"{_point_set(match, points, words)}{_users(match)} {target}".strip()
-        for match in found:
-            if _shape(match) is None or len(found) == 1:
-                yield f"{_condition(match, words)}{_users(match)} {target}{_comment(names.get(match))}".strip()
-        if found == [EVERYTHING]:
-            return  # nothing behind it can be reached
+    outbound = direction is Direction.OUTBOUND
+    words = OUTBOUND_WORDS if outbound else INBOUND_WORDS
+    for step in steps(rules, direction, uids_of):
+        target = ("goto outbound_steer" if outbound else "goto inbound_steer") if step.steers else "return"
+        hashed = list(_hashed(step.matches))
+        for match, points in hashed:
+            yield f"{_point_set(match, points, words)}{_users(match)} {target}"
+        for match in step.matches:
+            if _shape(match) is None or not hashed:
+                comment = _comment(step.names.get(match))
+                yield f"{_condition(match, words)}{_users(match)} {target}{comment}".strip()
 
 
 def _shape(match: Match) -> tuple[str, ...] | None:
@@ -238,7 +256,7 @@ def _shape(match: Match) -> tuple[str, ...] | None:
     return fields
 
 
-def _hashed(found: list[Match]) -> Iterator[tuple[Match, list[tuple[int, ...]]]]:
+def _hashed(found: Sequence[Match]) -> Iterator[tuple[Match, list[tuple[int, ...]]]]:
     """Group the matches that are a few exact values each; ten thousand rules then cost one look-up per SYN."""
     if len(found) == 1:
         return
@@ -275,7 +293,7 @@ def _condition(match: Match, words: dict[str, str]) -> str:
         if ranges is not None:
             texts = [_range(name, match, item) for item in ranges]
             value = texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
-            parts.append(f"{_word(name, match, words)} {value if texts else '{ }'}")
+            parts.append(f"{_word(name, match, words)} {value}")
     return " ".join(parts)
 
 

@@ -60,9 +60,9 @@ def _lines() -> Iterator[str]:
     for form, meaning in language.AGENT_LINES.values():
         yield f"| `{form.replace('|', chr(92) + '|')}` | {meaning} |"
     yield ""
-    yield "An MVS data set name (`//'HLQ.NAME(MEMBER)'`) cannot be opened here: `--dataset 'HLQ.NAME(MEMBER)=FILE'` says"
-    yield "which file stands for it. Other statements of these files are ignored with a warning; AT-TLS policy from a"
-    yield "policy server is an error."
+    yield "An MVS data set name (`//'HLQ.NAME(MEMBER)'`) cannot be opened here: the option"
+    yield "`--dataset 'HLQ.NAME(MEMBER)=FILE'` says which file stands for it. Other statements of these files are"
+    yield "ignored with a warning; AT-TLS policy from a policy server is an error."
     yield ""
     yield from _codes()
 
@@ -78,7 +78,8 @@ def _statement(statement: Statement) -> Iterator[str]:
     yield "| parameter | value | default | since | meaning |"
     yield "|---|---|---|---|---|"
     for parameter in statement.parameters:
-        yield f"| `{parameter.name}` | {_value(parameter)} | {_default(parameter)} | {parameter.since} | {_meaning(parameter)} |"
+        cells = (f"`{parameter.name}`", _value(parameter), _default(parameter), parameter.since, _meaning(parameter))
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 
