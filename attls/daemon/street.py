@@ -21,9 +21,9 @@ from attls.intercept import (
     dial_outbound,
     local_uids,
     nft,
+    open_listeners,
 )
 from attls.intercept import intercepted as intercepted_at
-from attls.intercept import open_listeners
 from attls.model import Direction, Flow
 
 
