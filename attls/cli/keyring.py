@@ -8,10 +8,13 @@ of the machine can see.
 from __future__ import annotations
 
 import datetime
+import getpass
 import json
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,7 +24,20 @@ from rich.console import Console
 from rich.table import Table
 
 from attls.errors import KeyringError
-from attls.keyring import Store, Trust, Usage, certificates, files, inspection, mapping, names, operations
+from attls.keyring import (
+    Store,
+    Trust,
+    Usage,
+    certificates,
+    files,
+    inspection,
+    mapping,
+    names,
+    operations,
+    racdcert,
+    revocation,
+)
+from attls.keyring.grants import Access
 from attls.keyring.store import Connection, Ring, StoredCertificate, default_usage
 
 Parameters = ParamSpec("Parameters")
@@ -774,6 +790,90 @@ def sign(
     _print(document, text, as_json=as_json)
 
 
+@cert.command("revoke", cls=RoomCommand)
+@_any_owner
+@click.option("--label", help="Label of the certificate.")
+@click.option("--serial", metavar="HEX", help="Instead: serial number of a certificate that is not in the store.")
+@click.option("--issuer", metavar="CALABEL", help="Authority that issued it; needed with --serial.")
+@click.option(
+    "--reason",
+    type=click.Choice([flag.value for flag in x509.ReasonFlags if flag.value not in {"removeFromCRL"}]),
+    default="unspecified",
+    show_default=True,
+    help="Why.",
+)
+@_store_options
+def revoke(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str | None,
+    label: str | None,
+    serial: str | None,
+    issuer: str | None,
+    reason: str,
+) -> None:
+    """Take a certificate back; the authority's next CRL (attls cert crl) says so to everybody."""
+    store = _open(directory, passphrase_file)
+    if (label is None) == (serial is None) or (serial is not None and issuer is None):
+        raise click.UsageError("give either --label, or --serial and --issuer")
+    if label is not None:
+        stored = _find(store, owner, label)
+        authority, number = operations.authority_of(store, stored), stored.certificate.serial_number
+        what = stored.name
+    else:
+        authority = store.certificate(names.CERTAUTH, str(issuer))
+        try:
+            number = int(str(serial).replace(":", ""), 16)
+        except ValueError as error:
+            raise click.BadParameter(f"{serial} is no hexadecimal number", param_hint="--serial") from error
+        what = f"certificate {number:X}"
+    store.revoke(authority.owner, authority.label, revocation.Revocation(number, _now(), x509.ReasonFlags(reason)))
+    document = {"serial": f"{number:X}", "issuer": authority.label, "reason": reason}
+    text = f"revoked {what}; now publish a new list: attls cert crl --label '{authority.label}' --out FILE"
+    _print(document, text, as_json=as_json)
+
+
+@cert.command("crl", cls=RoomCommand)
+@_label
+@click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the authority.")
+@click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Validity.")
+@click.option(
+    "--format", "form", type=click.Choice(["pem", "der"]), default="pem", show_default=True, help="File format."
+)
+@click.option("--out", type=click.Path(path_type=Path, allow_dash=True), required=True, help="File to write.")
+@_store_options
+def crl(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    label: str,
+    owner: str,
+    days: int,
+    form: str,
+    out: Path,
+) -> None:
+    """Write the list of certificates that an authority has revoked (CRL)."""
+    store = _open(directory, passphrase_file)
+    revoked, now = store.revocations(owner, label), _now()
+    made = revocation.build_crl(
+        operations.signer(store, label, owner),
+        revoked,
+        now=now,
+        lifetime=datetime.timedelta(days=days),
+        number=int(now.timestamp() * 1000),  # grows from list to list without being kept anywhere
+    )
+    encoding = certificates.PEM_ENCODING if form == "pem" else certificates.DER_ENCODING
+    _write_out(out, made.public_bytes(encoding), secret=False)
+    document = {"issuer": label, "revoked": len(revoked), "file": str(out)}
+    if str(out) != "-":
+        _print(
+            document, f"wrote the CRL of '{label}' with {_count(len(revoked), 'certificate')} to {out}", as_json=as_json
+        )
+
+
 @cert.command("trust", cls=RoomCommand)
 @_owner
 @_label
@@ -995,6 +1095,102 @@ def keyring_decrypt(*, directory: Path, passphrase_file: Path | None, as_json: b
     _print({"encrypted": False, "keys": count}, f"decrypted {_count(count, 'key')}", as_json=as_json)
 
 
+@keyring.command("settings", cls=RoomCommand)
+@click.option("--strict/--no-strict", "strict", default=None, help="Whether reading a ring takes a grant.")
+@click.option(
+    "--auth",
+    type=click.Choice(["store", "system", "both"]),
+    help="What *AUTH*/* means: authorities of the store, of the system, or both.",
+)
+@click.option(
+    "--host-name", multiple=True, help="Host whose hostIdMappings count here (repeatable); none given: this one."
+)
+@click.option("--reset-host-names", is_flag=True, help="Only this machine's own name counts again.")
+@_store_options
+def keyring_settings(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    strict: bool | None,
+    auth: str | None,
+    host_name: tuple[str, ...],
+    reset_host_names: bool,
+) -> None:
+    """Show the settings of the store, or change them."""
+    store = _open(directory, passphrase_file)
+    settings = before = store.settings()
+    if strict is not None:
+        settings = replace(settings, grants=strict)
+    if auth is not None:
+        settings = replace(settings, virtual_auth=auth)
+    if host_name or reset_host_names:
+        settings = replace(settings, host_names=host_name)
+    if settings != before:
+        store.set_settings(settings)
+    document = {
+        "strict": settings.grants,
+        "auth": settings.virtual_auth,
+        "host_names": list(settings.host_names),
+        "encrypted": settings.encrypt_keys,
+    }
+    lines = [
+        f"reading a ring takes a grant:  {'yes' if settings.grants else 'no'}",
+        f"*AUTH*/* means authorities of: {settings.virtual_auth}",
+        f"hostIdMappings count for:      {', '.join(settings.host_names) or 'this machine'}",
+        f"new keys are encrypted:        {'yes' if settings.encrypt_keys else 'no'}",
+    ]
+    _print(document, "\n".join(lines), as_json=as_json)
+
+
+@keyring.command("grant", cls=RoomCommand)
+@_ring
+@click.option("--user", required=True, metavar="USER", help="Who may read it.")
+@click.option(
+    "--access",
+    type=click.Choice(["read", "update", "control"]),
+    default="read",
+    show_default=True,
+    help="read: the ring and one's own keys; update: keys of other users; control: keys of CERTAUTH and SITE.",
+)
+@_store_options
+def keyring_grant(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str, user: str, access: str
+) -> None:
+    """Let a user read a ring (USER/RING, USER/* or *AUTH*/*); counts when the settings are strict."""
+    store = _open(directory, passphrase_file)
+    store.set_grant(ring, user, Access[access.upper()])
+    text = f"{user} may read {ring} ({access})"
+    if not store.settings().grants:
+        text += "\nnote: grants are not asked for yet; attls keyring settings --strict"
+    _print({"ring": ring, "user": user, "access": access}, text, as_json=as_json)
+
+
+@keyring.command("revoke", cls=RoomCommand)
+@_ring
+@click.option("--user", required=True, metavar="USER", help="Who may no longer read it.")
+@_store_options
+def keyring_revoke(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str, user: str) -> None:
+    """Take a grant back."""
+    _open(directory, passphrase_file).set_grant(ring, user, None)
+    _print({"ring": ring, "user": user}, f"{user} has no grant for {ring} any more", as_json=as_json)
+
+
+@keyring.command("grants", cls=AskingCommand)
+@_store_options
+def keyring_grants(*, directory: Path, passphrase_file: Path | None, as_json: bool) -> None:
+    """List who was granted which ring."""
+    found = _open(directory, passphrase_file).grants()
+    if as_json:
+        _print(
+            [{"ring": one.ring, "user": one.user, "access": one.access.name.lower()} for one in found], "", as_json=True
+        )
+    elif not found:
+        click.echo(f"no grants in {directory}")
+    else:
+        _table(("RING", "USER", "ACCESS"), [(one.ring, one.user, one.access.name.lower()) for one in found])
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
@@ -1181,4 +1377,57 @@ def _plain(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
-COMMANDS = (cert, keyring, map_)
+# The z/OS spelling --------------------------------------------------------------------------------------------------
+
+
+@click.command("racdcert", cls=RoomCommand)
+@click.argument("words", metavar="[COMMAND]", nargs=-1)
+@click.option(
+    "--user", metavar="USER", default=getpass.getuser, show_default="you", help="Owner where COMMAND names none."
+)
+@_password_file
+@_store_options
+def racdcert_(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    words: tuple[str, ...],
+    user: str,
+    password_file: Path | None,
+) -> None:
+    """Carry out a RACDCERT command as it is written on z/OS; what is a data set there is a file here.
+
+    Without COMMAND, commands are read from standard input, one per line (- or + continues a line); they stop at the
+    first failure. Example: attls racdcert "RACDCERT ID(DEMO) LISTRING(*)"
+    """
+    store = _open(directory, passphrase_file)
+    session = racdcert.Session(store, user, _now, _password(password_file))
+    given = " ".join(words)
+    lines = [given] if given else _commands(sys.stdin.read())
+    done = []
+    for number, line in enumerate(lines, 1):
+        place = "" if given else f"command {number}: "
+        try:
+            printed = session.run(line, secrets_allowed=not given)
+        except racdcert.CommandError as error:
+            raise Refusal(f"{place}{error}", 2) from error
+        except KeyringError as error:
+            code = 2 if isinstance(error, names.InvalidNameError) else 3
+            asking = any(word.startswith(tuple(racdcert.ASKING)) for word in line.upper().split())
+            raise Refusal(f"{place}{error}", 1 if isinstance(error, names.MissingError) and asking else code) from error
+        done.append({"command": re.sub(r"(?i)(PASSWORD\s*)\([^)]*\)", r"\1(***)", line), "output": printed})
+        if not as_json and printed:
+            click.echo(printed)
+    if as_json:
+        _print(done, "", as_json=True)
+
+
+def _commands(text: str) -> list[str]:
+    """Split input into commands; comments, empty lines and SETROPTS (nothing needs a refresh here) are left out."""
+    joined = re.sub(r"[ \t]*[-+][ \t]*\n\s*", " ", re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL))
+    lines = (line.strip() for line in joined.splitlines())
+    return [line for line in lines if line and not line.upper().startswith(("SETROPTS ", "SETR "))]
+
+
+COMMANDS = (cert, keyring, map_, racdcert_)

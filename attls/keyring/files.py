@@ -89,6 +89,7 @@ def read_any(path: Path) -> bytes:
 
 def _read(path: Path, *, secret: bool) -> bytes:
     with _opened(path) as descriptor:
+        _check_regular(path, descriptor)  # first: chmod would be bad advice for a device
         problem = permission_problem(path, os.fstat(descriptor), secret=secret)
         if problem:
             raise KeyringError(problem, 428 if secret else 202)
@@ -105,9 +106,13 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _content(path: Path, descriptor: int) -> bytes:
+def _check_regular(path: Path, descriptor: int) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise KeyringError(f"{path} is not a regular file")
+
+
+def _content(path: Path, descriptor: int) -> bytes:
+    _check_regular(path, descriptor)
     pieces = []
     left = LARGEST_FILE + 1
     while left > 0 and (piece := os.read(descriptor, min(left, 1 << 20))):

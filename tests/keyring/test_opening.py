@@ -34,7 +34,8 @@ def test_a_bare_name_is_a_ring_of_the_connections_user(shop: Workshop) -> None:
         ("*FOO*/*", "is no user name"),
         ("demo/a*", "must not contain"),
         ("", "1 to 237"),
-        ("/", "not a regular file"),
+        ("/", "there are no certificates in /"),
+        ("/dev/null", "not a regular file"),
     ],
 )
 def test_what_cannot_be_opened_is_return_code_202(shop: Workshop, reference: str, word: str) -> None:
