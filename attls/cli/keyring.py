@@ -7,9 +7,11 @@ of the machine can see.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import getpass
 import json
+import os
 import re
 import socket
 import sys
@@ -43,6 +45,33 @@ from attls.keyring.store import Connection, Ring, StoredCertificate, default_usa
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Decorator = Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]
+
+
+# Shell completion --------------------------------------------------------------------------------------------------
+# `eval "$(_ATTLS_COMPLETE=bash_source attls)"` in .bashrc (zsh_source, fish_source likewise) turns it on.
+
+
+def _completing(look: Callable[[Store, click.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    """Turn a look into the store into a completer; while a line is half typed no problem is worth a message."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        directory = ctx.params.get("directory") or os.environ.get("ATTLS_KEYRINGS") or "keyrings"
+        with contextlib.suppress(KeyringError, OSError):
+            return [word for word in look(Store(directory), ctx) if word.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _labels(store: Store, ctx: click.Context) -> Iterable[str]:
+    owner = ctx.params.get("owner")
+    return [label for name in ([owner] if owner else store.owners()) for label in store.labels(name)]
+
+
+_complete_owner = _completing(lambda store, _: [*store.owners(), names.CERTAUTH, names.SITE])
+_complete_label = _completing(_labels)
+_complete_authority = _completing(lambda store, _: store.labels(names.CERTAUTH))
+_complete_ring = _completing(lambda store, _: [ring.reference for ring in store.rings()])
 
 
 class Refusal(click.ClickException):
@@ -112,8 +141,10 @@ def _trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
 _owner = click.option(
     "--owner", required=True, metavar="USER", help="User, CERTAUTH or SITE that the certificate is of."
 )
-_label = click.option("--label", required=True, help="Label of the certificate.")
-_any_owner = click.option("--owner", metavar="USER", help="Owner; not needed where the label is unique.")
+_label = click.option("--label", required=True, shell_complete=_complete_label, help="Label of the certificate.")
+_any_owner = click.option(
+    "--owner", metavar="USER", shell_complete=_complete_owner, help="Owner; not needed where the label is unique."
+)
 _san = click.option(
     "--san", multiple=True, metavar="NAMES", help="Alternative names: DNS:host,IP:addr,EMAIL:a@b,URI:u (repeatable)."
 )
@@ -146,7 +177,13 @@ def _with_urls(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_sign_with = click.option("--sign-with", metavar="CALABEL", required=True, help="Label of the authority that signs.")
+_sign_with = click.option(
+    "--sign-with",
+    metavar="CALABEL",
+    required=True,
+    shell_complete=_complete_authority,
+    help="Label of the authority that signs.",
+)
 _signer_owner = click.option(
     "--sign-with-owner", default=names.CERTAUTH, show_default=True, help="Owner of that authority."
 )
@@ -600,6 +637,37 @@ def show(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner:
     _print(document, "\n".join(_plain(f"{name + ':':<19}{value}") for name, value in rows), as_json=as_json)
 
 
+@cert.command("inspect", cls=RoomCommand)
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@_password_file
+@_store_options
+def inspect_(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, file: Path, password_file: Path | None
+) -> None:
+    """Show what a file holds, and whether the store has it, without importing anything."""
+    store = _open(directory, passphrase_file)
+    contents = _read_contents(file, password_file)
+    items: list[dict[str, object]] = []
+    for certificate in contents.certificates:
+        known = store.find_same(certificate)
+        name = {"owner": known.shown_owner, "label": known.label} if known else None
+        items.append({"known_as": name, **certificates.summary(certificate)})
+    document = {"certificates": items, "private_keys": len(contents.keys), "requests": len(contents.requests)}
+    lines = []
+    for item, certificate in zip(items, contents.certificates, strict=True):
+        known = store.find_same(certificate)
+        lines.append(f"certificate {item['subject']}")
+        lines.append(f"  issued by {item['issuer']}{', an authority' if item['is_ca'] else ''}")
+        lines.append(
+            f"  ends in {_days_left(certificate)}, {item['key_type']}, {', '.join(_words(item['san'])) or 'no names'}"
+        )
+        lines.append(f"  {f'in the store as {known.name}' if known else 'not in the store'}")
+    for asked in contents.requests:
+        lines.append(f"request for {asked.subject.rfc4514_string()}")
+    lines.append(f"{_count(len(contents.keys), 'private key')}")
+    _print(document, "\n".join(_plain(line) for line in lines), as_json=as_json)
+
+
 def _words(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
 
@@ -896,7 +964,7 @@ def keyring() -> None:
     """Make rings and connect certificates to them."""
 
 
-_ring = click.argument("ring", metavar="USER/RING")
+_ring = click.argument("ring", metavar="USER/RING", shell_complete=_complete_ring)
 
 
 @keyring.command("create", cls=RoomCommand)
@@ -968,7 +1036,7 @@ def keyring_delete(*, directory: Path, passphrase_file: Path | None, as_json: bo
 
 
 @keyring.command("list", cls=AskingCommand)
-@click.argument("ring", metavar="[USER/RING]", required=False)
+@click.argument("ring", metavar="[USER/RING]", required=False, shell_complete=_complete_ring)
 @_store_options
 def keyring_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str | None) -> None:
     """List the rings, or what is connected to one; USER/ lists the rings of one user."""
@@ -1029,7 +1097,7 @@ def _ring_document(store: Store, ring: Ring) -> dict[str, object]:
 
 
 @keyring.command("verify", cls=AskingCommand)
-@click.argument("ring", metavar="[USER/RING]", required=False)
+@click.argument("ring", metavar="[USER/RING]", required=False, shell_complete=_complete_ring)
 @click.option(
     "--expiring", type=click.IntRange(0), default=30, show_default=True, metavar="DAYS", help="Warn this early."
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,23 @@ class Store(Files):
                 )
             reference = f"{connection_user}/{reference}"
         return self._stored_ring(reference, connection_user)
+
+    def watched(self, references: Iterable[str]) -> tuple[Path, ...]:
+        """Return the directories in which any change can change what `references` (as in a policy) mean.
+
+        For whoever watches them with inotify: files are replaced by renaming, so watching directories is enough, and a
+        directory of the store that is made later shows up as a change in the directory above it.
+        """
+        found: set[Path] = set()
+        for reference in references:
+            if reference.startswith(("/", "./", "../")):
+                path = Path(reference)
+                found |= {path} if path.is_dir() else {path.parent}
+                # Links lead elsewhere: ACME clients renew in the directory that their links point into.
+                found |= {child.resolve().parent for child in path.glob("*.pem")} if path.is_dir() else set()
+            else:
+                found |= {self.directory, *(path for path in self.directory.rglob("*") if path.is_dir())}
+        return tuple(sorted(path for path in found if path.is_dir()))
 
     def _stored_ring(self, reference: str, user: str | None) -> Keyring:
         settings = self.settings()
