@@ -101,6 +101,10 @@ class RoomCommand(click.Command):
             raise Refusal(str(error), 1 if self.asks else 3) from error
         except KeyringError as error:
             raise Refusal(str(error), 3) from error
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
+        except OSError as error:
+            raise Refusal(f"{error.filename or 'the keyring store'}: {error.strerror}", 3) from error
 
 
 class AskingCommand(RoomCommand):
@@ -150,7 +154,7 @@ _san = click.option(
 )
 _key_type = click.option(
     "--key-type",
-    type=click.Choice(certificates.KEY_TYPES),
+    type=click.Choice(certificates.KEY_TYPES, case_sensitive=False),
     default="ecdsa-p256",
     show_default=True,
     help="Kind of key.",
@@ -676,7 +680,11 @@ def _words(value: object) -> list[str]:
 @_owner
 @_label
 @click.option("--new-key", is_flag=True, help="Make a new key too (else the key stays).")
-@click.option("--key-type", type=click.Choice(certificates.KEY_TYPES), help="Kind of the new key; implies --new-key.")
+@click.option(
+    "--key-type",
+    type=click.Choice(certificates.KEY_TYPES, case_sensitive=False),
+    help="Kind of the new key; implies --new-key.",
+)
 @click.option("--days", type=click.IntRange(1), help="Validity; as long as before if not given.")
 @click.option("--sign-with", metavar="CALABEL", help="Have it signed by another authority than before.")
 @_signer_owner
@@ -983,7 +991,9 @@ def keyring_create(*, directory: Path, passphrase_file: Path | None, as_json: bo
 @_owner
 @_label
 @click.option(
-    "--usage", type=click.Choice(["personal", "certauth", "site"]), help="What it is for; by its owner if not given."
+    "--usage",
+    type=click.Choice(["personal", "certauth", "site"], case_sensitive=False),
+    help="What it is for; by its owner if not given.",
 )
 @click.option("--default", "is_default", is_flag=True, help="Make it the ring's default certificate.")
 @_store_options

@@ -27,6 +27,9 @@ _SYSTEM_TRUST = (
 )
 
 
+_ATTEMPTS = 5
+
+
 class Store(Files):
     """A keyring store in `directory`, which need not exist yet.
 
@@ -101,8 +104,18 @@ class Store(Files):
         owner, _, name = reference.partition("/")
         if name == "*":
             return Keyring(reference, self._virtual(reference, owner, reader))
-        ring = self.definition(*names.split_ring(reference))
-        return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+        owner, name = names.split_ring(reference)
+        ring = self.definition(owner, name)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+            except names.MissingError:
+                # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.01)
+                ring = self.definition(owner, name)
+        raise AssertionError("the last attempt returns or raises")
 
     def _reader(self, reference: str, user: str | None) -> Reader:
         """Return what `user` may have of a ring under strict grants. Raises KeyringError (202) when nothing."""

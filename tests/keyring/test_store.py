@@ -2,6 +2,7 @@
 
 import multiprocessing
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -317,3 +318,24 @@ def test_settings_that_mean_nothing_are_refused(shop: Workshop) -> None:
         path.write_text(text)
         with pytest.raises(KeyringError, match=r"store\.toml"):
             shop.store.settings()
+
+
+def test_a_reader_does_not_stumble_over_a_rename(shop: Workshop) -> None:
+    """While labels change back and forth the ring can always be read."""
+    stop = threading.Event()
+
+    def rename() -> None:
+        store = Store(shop.directory)
+        while not stop.is_set():
+            store.relabel("demo", "server", "other")
+            store.relabel("demo", "other", "server")
+            stop.wait(0.01)
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    try:
+        seen = {shop.store.ring("demo/SERVER").identity().label for _ in range(100)}
+    finally:
+        stop.set()
+        thread.join()
+    assert seen <= {"server", "other"}
