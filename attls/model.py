@@ -10,10 +10,12 @@ import enum
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+@lru_cache(maxsize=4096)  # asked twice for every connection, and peers come back
 def canonical_address(text: str) -> Address:
     """Return the address that `text` names, IPv4-mapped IPv6 turned into IPv4 and a zone id (`%eth0`) dropped.
 
@@ -160,10 +162,18 @@ class HandshakeRole(enum.Enum):
 class ClientAuthType(enum.Enum):
     """What a ServerWithClientAuth end demands of the client certificate."""
 
-    PASS_THRU = "PassThru"
+    PASS_THRU = "PassThru"  # noqa: S105 - no password
     FULL = "Full"
     REQUIRED = "Required"
     SAF_CHECK = "SAFCheck"
+
+
+class Demand(enum.Enum):
+    """How far one end insists on an extension: not used, used if the peer can, or no handshake without it."""
+
+    OFF = "Off"
+    OPTIONAL = "Optional"
+    REQUIRED = "Required"
 
 
 class Protocol(enum.IntEnum):
@@ -178,6 +188,40 @@ class Protocol(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    """How the peer's certificates are asked about: OCSP, lists by HTTP, lists by LDAP; times are seconds, sizes bytes.
+
+    `level` says what happens when no source answers: Low accepts, Medium accepts if none could be reached, High
+    refuses. `extras` holds what the policy codes beyond these, by its AT-TLS names.
+    """
+
+    ocsp_url: str | None = None
+    ocsp_from_certificate: bool = False
+    ocsp_url_first: bool = True
+    ocsp_proxy: str | None = None
+    ocsp_proxy_port: int = 80
+    ocsp_by_get: bool = False
+    ocsp_nonce: bool = False
+    ocsp_nonce_required: bool = False
+    ocsp_nonce_size: int = 8
+    ocsp_timeout: int = 15
+    ocsp_maximum_size: int = 20480
+    lists_by_http: bool = False
+    http_proxy: str | None = None
+    http_proxy_port: int = 80
+    http_timeout: int = 15
+    http_maximum_size: int = 204800
+    ldap_servers: tuple[str, ...] = ()
+    ldap_port: int = 389
+    ldap_user: str | None = None
+    ldap_password: str | None = field(default=None, repr=False)
+    ldap_timeout: int = 15
+    ocsp_first: bool = True
+    level: str = "Medium"
+    extras: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TlsSettings:
     """Everything a rule's actions say about TLS, after connection over environment over group was applied.
 
@@ -185,7 +229,9 @@ class TlsSettings:
     `certificate_label` is None for the ring's default certificate and `""` for "present no certificate".
     Groups and curves are IANA group numbers in preference order, signature pairs four-character codes; empty
     means the library's default. Times are seconds. `instance` holds the user-instance numbers, so that raising one
-    makes the settings differ. Equal settings share one TLS environment.
+    makes the settings differ. `reset_cipher_timer` is in seconds too, 0 for never. `server_sni` pairs host names with
+    certificate labels. A maximum fragment of 0 is the protocol's own. `revocation` is None where nothing asks about
+    revocation. Equal settings share one TLS environment.
     """
 
     role: HandshakeRole
@@ -218,6 +264,35 @@ class TlsSettings:
     server_ticket_count: int = 2
     secondary_map: bool = False
     instance: tuple[int | None, ...] = ()
+    signature_pairs_cert: tuple[str, ...] = ()
+    middlebox_compat: bool = False
+    reset_cipher_timer: int = 0
+    renegotiation: str = "Default"
+    renegotiation_indicator: str = "Optional"
+    renegotiation_same_certificate: bool = False
+    sni_match_required: bool = False
+    server_sni: tuple[tuple[str, str], ...] = ()
+    server_sni_demand: Demand = Demand.OFF
+    server_sni_match_required: bool = False
+    client_maximum_fragment: int = 0
+    client_fragment_demand: Demand = Demand.OFF
+    server_fragment_demand: Demand = Demand.OFF
+    client_extended_master_secret: Demand = Demand.OPTIONAL
+    server_extended_master_secret: Demand = Demand.OPTIONAL
+    certificate_validation: str = "Any"
+    peer_minimum_certificate_version: int = 1
+    peer_minimum_dh_bits: int = 0
+    peer_minimum_dsa_bits: int = 0
+    client_dh_group: str = "Legacy"
+    server_dh_group: str = "Legacy"
+    triple_des_key_check: bool = False
+    refuse_fallback: bool = False
+    client_ticket_maximum_size: int = 8192
+    client_tickets_kept: int | None = None
+    server_ticket_algorithm: str = "AESCBC128"
+    server_ticket_key_lifetime: int = 300
+    server_ticket_lifetime: int = 300
+    revocation: Revocation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,44 @@
+"""The landlord: a supervisor that holds policy, listeners and steering, and worker processes that carry connections.
+
+`run` is the door; operators talk to a running daemon through `client`. Nothing here is imported before it is needed,
+because `attls status` should not wait for TLS libraries.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from attls.model import Defaults
+
+
+class OnExit(enum.Enum):
+    """What an orderly stop does to traffic that policy matches: let it go unprotected again, or keep refusing it."""
+
+    RELEASE = "release"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to run; `drain_seconds` is how long an orderly stop waits for live connections."""
+
+    policy: Path
+    keyrings: Path
+    run_dir: Path
+    workers: int
+    defaults: Defaults = Defaults.MODERN
+    on_exit: OnExit = OnExit.RELEASE
+    drain_seconds: float = 30.0
+
+
+def run(options: Options) -> None:
+    """Run the daemon in the foreground until it is told to stop.
+
+    Raises PolicyError when the policy has errors, and DaemonError or InterceptError when it cannot be served; nothing
+    of the host has changed then.
+    """
+    from attls.daemon.supervisor import run as run_supervisor
+
+    run_supervisor(options)

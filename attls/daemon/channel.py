@@ -1,0 +1,160 @@
+"""The wire between the supervisor and a worker: the orders that go down, and frames over a socket pair.
+
+A frame is a length and a body. The supervisor speaks pickle, because it is trusted and sends whole policies; a
+worker, which parses what strangers send, may only answer in JSON. Whoever takes over a worker thus gains nothing over
+the supervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from attls.daemon.generation import Generation
+from attls.keyring import Keyring
+
+_LENGTH = struct.Struct("!I")
+LARGEST_FRAME = 512 * 1024 * 1024
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """First order: who the worker is, the descriptors of its listeners, where its connection numbers start."""
+
+    worker: int
+    first: int
+    listeners: tuple[int, ...]
+    journal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Build everything that `generation` needs, without using it yet; answered by `prepared` with the problems."""
+
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Judge every new connection by the prepared generation `number` from now on; answered by `committed`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Forget generation `number`, prepared or committed; what was in force before is in force again."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Generation `number` will not be rolled back any more: forget the one before, and its keys."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RingReply:
+    """The key ring a worker asked for with `request`, or why there is none."""
+
+    request: int
+    keyring: Keyring | None
+    problem: str = ""
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell about connections and counters; answered by `report` with the same `request`.
+
+    `connid` asks for one connection; `connections` for all. `detail` adds effective values.
+    """
+
+    request: int
+    connections: bool = False
+    connid: int | None = None
+    detail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Stop accepting (answered by `draining`), wait up to `seconds` for live connections, reset the rest, and end."""
+
+    seconds: float
+
+
+class ChannelClosedError(Exception):
+    """The other end is gone, or sent what is no frame."""
+
+
+class Channel:
+    """Messages both ways over `stream`; one task may receive while many send."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, *, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]
+    ) -> None:
+        self._stream = stream
+        self._encode = encode
+        self._decode = decode
+        self._sending = trio.StrictFIFOLock()
+        self._buffer = bytearray()
+
+    async def send(self, message: object) -> None:
+        """Send one message; raises ChannelClosedError."""
+        body = self._encode(message)
+        async with self._sending:
+            try:
+                await self._stream.send_all(_LENGTH.pack(len(body)) + body)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise ChannelClosedError("the other process is gone") from error
+
+    async def receive(self) -> Any:
+        """Return the next message; raises ChannelClosedError at the end."""
+        (length,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
+        if length > LARGEST_FRAME:
+            raise ChannelClosedError(f"a frame of {length} bytes is too large")
+        body = await self._exactly(length)
+        try:
+            return self._decode(body)
+        except (ValueError, RecursionError) as error:
+            raise ChannelClosedError(f"the other process sent what is no message: {error}") from error
+
+    async def aclose(self) -> None:
+        """Close our end."""
+        await self._stream.aclose()
+
+    async def _exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            try:
+                chunk = await self._stream.receive_some(_CHUNK)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise ChannelClosedError("the other process is gone") from error
+            if not chunk:
+                raise ChannelClosedError("the other process is gone")
+            self._buffer += chunk
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+
+def supervisor_end(stream: trio.abc.Stream) -> Channel:
+    """Return the end that sends pickle and understands JSON only."""
+    return Channel(stream, encode=pickle.dumps, decode=json.loads)
+
+
+def worker_end(stream: trio.abc.Stream) -> Channel:
+    """Return the end that sends JSON and trusts the pickle of its parent."""
+    return Channel(stream, encode=_json, decode=pickle.loads)
+
+
+def _json(message: object) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()

@@ -1,0 +1,112 @@
+"""A generation: one policy with all its key rings, loaded aside as a whole, that is either in force or not at all.
+
+Loading reads files and nothing else. Rings that belong to whoever makes the connection (`Keyring name` without an
+owner) cannot be known beforehand; a worker asks for them when the first such user turns up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from attls import policy
+from attls.errors import DaemonError, KeyringError
+from attls.keyring import Keyring, Store
+from attls.model import Defaults, TlsSettings
+from attls.policy import PolicySet, Rule
+
+RingKey = tuple[str, str | None, str | None]
+
+
+class GenerationError(DaemonError):
+    """A policy that reads well but cannot be served; `problems` has one sentence per ring or rule."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What is in force: `number` counts up with each refresh, `rings` is keyed by `ring_key`.
+
+    The identifiers number group and environment actions by name and keep their numbers across refreshes; `groups` are
+    the names in force. `loaded` is in seconds since the epoch.
+    """
+
+    number: int
+    policy: PolicySet
+    rings: Mapping[RingKey, Keyring]
+    group_identifiers: Mapping[str, int]
+    environment_identifiers: Mapping[str, int]
+    groups: tuple[str, ...]
+    loaded: float
+
+
+def belongs_to_connection_user(reference: str) -> bool:
+    """Tell whether a policy's `Keyring` means a ring of whoever owns the connection, as a name without owner does."""
+    return "/" not in reference
+
+
+def ring_key(settings: TlsSettings) -> RingKey:
+    """Return what tells one ring of a policy from another: its spelling and what opens it."""
+    return settings.keyring, settings.keyring_password, settings.keyring_stash_file
+
+
+def settings_in_use(rules: Iterable[Rule]) -> dict[TlsSettings, list[str]]:
+    """Return each distinct TLS settings that some rule asks for, with the names of those rules."""
+    found: dict[TlsSettings, list[str]] = {}
+    for rule in rules:
+        if rule.verdict.settings is not None:
+            found.setdefault(rule.verdict.settings, []).append(rule.name)
+    return found
+
+
+def load(
+    path: Path, keyrings: Path, *, defaults: Defaults, number: int, previous: Generation | None = None
+) -> Generation:
+    """Read the policy at `path` and every ring it names from the store `keyrings`.
+
+    Raises PolicyError with all diagnostics, or GenerationError with a sentence for each ring that cannot be read.
+    """
+    try:
+        rules = policy.load(path, defaults)
+    except OSError as error:
+        raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
+    store = Store(keyrings)
+    rings: dict[RingKey, Keyring] = {}
+    problems: dict[RingKey, str] = {}
+    for settings, names in settings_in_use(rules.rules).items():
+        key = ring_key(settings)
+        if belongs_to_connection_user(settings.keyring) or key in rings or key in problems:
+            continue
+        try:
+            rings[key] = store.ring(
+                settings.keyring, password=settings.keyring_password, stash_file=settings.keyring_stash_file
+            )
+        except KeyringError as error:
+            problems[key] = f"rule {names[0]}: {error} (code {error.code})"
+    if problems:
+        raise GenerationError(problems.values())
+    verdicts = [rule.verdict for rule in rules.rules]
+    groups = tuple(dict.fromkeys(verdict.group for verdict in verdicts if verdict.group))
+    environments = dict.fromkeys(verdict.environment for verdict in verdicts if verdict.environment)
+    return Generation(
+        number,
+        rules,
+        rings,
+        group_identifiers=_numbered(groups, previous.group_identifiers if previous else {}),
+        environment_identifiers=_numbered(environments, previous.environment_identifiers if previous else {}),
+        groups=groups,
+        loaded=time.time(),
+    )
+
+
+def _numbered(names: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
+    """Give `names` numbers from 1 on; a name that ever had one keeps it, so that log lines stay comparable."""
+    numbers = dict(before)
+    for name in names:
+        numbers.setdefault(name, len(numbers) + 1)
+    return numbers

@@ -1,0 +1,113 @@
+"""The street before the house: what supervisor and worker need of interception, over the doors of `attls.intercept`.
+
+The supervisor's half, `HostStreet`, opens listeners and steers; the worker's half, `Listener`, takes connections and
+dials on. Tests put a street of their own in their place.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+
+from attls.daemon.generation import Generation
+from attls.errors import InterceptError
+from attls.intercept import (
+    Intercepted,
+    Listeners,
+    Routes,
+    WorkerListeners,
+    dial_inbound,
+    dial_outbound,
+    local_uids,
+    nft,
+    open_listeners,
+)
+from attls.intercept import intercepted as intercepted_at
+from attls.model import Direction, Flow
+
+
+class HostStreet:
+    """Steering of this host (or of the network namespace we run in).
+
+    Every method may block and raises InterceptError; a method that fails has changed nothing.
+    """
+
+    def __init__(self) -> None:
+        self._routes = Routes()
+        self._listeners: Listeners | None = None
+
+    def open(self, workers: int) -> Sequence[tuple[int, ...]]:
+        """Open the listeners of all workers; return the descriptors of each worker's, to be inherited by it."""
+        self._listeners = open_listeners(workers)
+        return [worker.numbers() for worker in self._listeners.workers]
+
+    def check(self, generation: Generation) -> None:
+        """Have `nft` check the steering that `generation` needs, without applying it."""
+        nft.check(self._table(generation))
+
+    def steer(self, generation: Generation) -> None:
+        """Steer what `generation` could match, and nothing else, in one transaction."""
+        self._routes.install()
+        nft.apply(self._table(generation))
+
+    def stop_steering(self) -> None:
+        """Steer no new connection; those that are carried go on."""
+        nft.apply(self._table(None))
+
+    def close(self) -> None:
+        """Close the listeners; what is still steered to them is refused from then on."""
+        if self._listeners is not None:
+            self._listeners.close()
+            self._listeners = None
+
+    def release(self) -> None:
+        """Take away all we put on the host; every step is tried, then the first failure is raised."""
+        failures = []
+        for step in (nft.remove, self._routes.remove):
+            try:
+                step()
+            except InterceptError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _table(self, generation: Generation | None) -> str:
+        listeners = self._listeners
+        return nft.render(
+            generation.policy.rules if generation is not None else (),
+            # Before the listeners are open any two ports do: the table is only checked then.
+            outbound_port=listeners.outbound_port if listeners is not None else 1011,
+            inbound_port=listeners.inbound_port if listeners is not None else 1012,
+            own_uid=os.geteuid(),
+            uids_of=local_uids,
+        )
+
+
+class Listener:
+    """One of a worker's listening sockets; `own_ports` are those that nobody should connect to directly."""
+
+    def __init__(self, sock: socket.socket, direction: Direction, own_ports: Sequence[int]) -> None:
+        self.sock = sock
+        self._direction = direction
+        self._own_ports = own_ports
+        self._dial: Callable[[Flow], socket.socket] = dial_outbound if direction is Direction.OUTBOUND else dial_inbound
+
+    def intercepted(self, accepted: socket.socket) -> Flow:
+        """Tell which flow `accepted` is; raises InterceptError for one made to attls itself, OSError if it is gone."""
+        found = intercepted_at(accepted, self._direction, self._own_ports)
+        if not isinstance(found, Intercepted):
+            raise InterceptError(found.text)
+        return found.flow
+
+    def dial(self, flow: Flow) -> socket.socket:
+        """Start the connection to the flow's other end; returns its socket, connecting, or raises OSError."""
+        return self._dial(flow)
+
+
+def adopt(numbers: Sequence[int]) -> list[Listener]:
+    """Take over a worker's inherited descriptors, as `HostStreet.open` described them."""
+    worker = WorkerListeners.of_numbers(numbers)
+    by_direction = {Direction.OUTBOUND: worker.outbound, Direction.INBOUND: worker.inbound}
+    own_ports = [sockets[0].getsockname()[1] for sockets in by_direction.values()]
+    return [Listener(sock, direction, own_ports) for direction, sockets in by_direction.items() for sock in sockets]

@@ -1,0 +1,654 @@
+"""The supervisor: loads the policy, holds listeners and steering, keeps the workers running, obeys the operator.
+
+It parses nothing that comes from the network. What it guards is order:
+- start: workers ready with the policy → steering applied in one transaction → pid file, `ready`. A failed start
+  changes nothing, and steering that a killed daemon left behind stays until ours replaces it.
+- refresh: everything loaded, checked and prepared aside → workers judge by the new policy → steering swapped. Never
+  is a newly steered connection judged by the old policy, which might let it pass in clear. Any error before or in
+  the swap leaves the old policy in force everywhere.
+- stop: steering ends first (or stays, with `--on-exit block`), then live connections get their deadline.
+- a dead worker is replaced; its listeners are ours too, so connections in their backlog wait for the successor.
+- our own death takes the workers along (the kernel sees to it) and leaves the steering: refused, not passed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+import attls
+from attls.daemon import OnExit, Options, admin, process
+from attls.daemon.channel import (
+    Channel,
+    ChannelClosedError,
+    Commit,
+    Configure,
+    Drain,
+    Prepare,
+    Report,
+    RingReply,
+    RollBack,
+    Settle,
+    supervisor_end,
+)
+from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
+from attls.daemon.rundir import HeldRunDirectory
+from attls.daemon.street import HostStreet
+from attls.errors import AttlsError, DaemonError, KeyringError, PolicyError
+from attls.keyring import Store
+from attls.observe import display
+from attls.observe.messages import configure_log
+from attls.observe.metrics import Counts, prometheus, total
+
+START_SECONDS = 60.0
+PREPARE_SECONDS = 60.0
+REPORT_SECONDS = 10.0
+KILL_SECONDS = 5.0
+# A worker that lived this long died of something new; one that did not is started again ever more slowly.
+HEALTHY_SECONDS = 10.0
+LONGEST_BACK_OFF = 10.0
+
+_log = logging.getLogger("attls.daemon")
+
+
+class Street(Protocol):
+    """What the supervisor asks of interception; every method may block and raises InterceptError."""
+
+    def open(self, workers: int) -> Sequence[tuple[int, ...]]:
+        """Open all listeners; return the descriptors of each worker's, -1 for one that does not exist."""
+
+    def check(self, generation: Generation) -> None:
+        """Have the kernel's tool check the steering that `generation` needs, without applying it."""
+
+    def steer(self, generation: Generation) -> None:
+        """Steer what `generation` could match, and nothing else, in one transaction."""
+
+    def stop_steering(self) -> None:
+        """Steer no new connection; those that are carried go on."""
+
+    def close(self) -> None:
+        """Close our listeners; what is still steered to them is refused from then on."""
+
+    def release(self) -> None:
+        """Remove everything we put on the host; every step is tried on its own."""
+
+
+class WorkerGoneError(Exception):
+    """The worker ended before it answered."""
+
+
+class WorkerHandle:
+    """A running worker as the supervisor sees it: its process, its channel, and the answers still to come."""
+
+    def __init__(self, number: int, child: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.number = number
+        self.child = child
+        self.channel = channel
+        self.gone = trio.Event()
+        self.counts = Counts()
+        self._requests = 0
+        self._awaited: dict[tuple[str, int], tuple[trio.Event, list[Mapping[str, Any]]]] = {}
+
+    async def ask(self, order: object, key: tuple[str, int]) -> Mapping[str, Any]:
+        """Send `order` and return the answer called `key`; raises WorkerGoneError."""
+        if self.gone.is_set():
+            raise WorkerGoneError(f"worker {self.number} has ended")
+        came, answers = self._awaited[key] = (trio.Event(), [])
+        try:
+            await self.channel.send(order)
+            await came.wait()
+        except ChannelClosedError as error:
+            raise WorkerGoneError(f"worker {self.number} has ended") from error
+        finally:
+            del self._awaited[key]
+        if not answers:
+            raise WorkerGoneError(f"worker {self.number} has ended")
+        return answers[0]
+
+    async def report(self, **wishes: Any) -> Mapping[str, Any]:
+        """Return a worker's report and remember its counters, for the day it is gone."""
+        self._requests += 1
+        request = self._requests
+        report = await self.ask(Report(request, **wishes), ("report", request))
+        self.counts = Counts.from_json(report["counts"])
+        return report
+
+    def answered(self, key: tuple[str, int], message: Mapping[str, Any]) -> None:
+        """Hand an answer to whoever waits for it."""
+        awaited = self._awaited.get(key)
+        if awaited is not None:
+            came, answers = awaited
+            answers.append(message)
+            came.set()
+
+    def has_gone(self) -> None:
+        """Tell everybody who waits that no answer will come."""
+        self.gone.set()
+        for came, _ in self._awaited.values():
+            came.set()
+
+
+class Supervisor:
+    """The daemon's first process; `run` does everything.
+
+    `street` is the interception; `announce` gets the one line that says we are ready.
+    """
+
+    def __init__(
+        self, options: Options, street: Street, *, announce: Callable[[str], None], journal: bool = False
+    ) -> None:
+        self._options = options
+        self._street = street
+        self._announce = announce
+        self._journal = journal
+        self._store = Store(options.keyrings)
+        self._state = "starting"
+        self._steering = False
+        self._generation: Generation | None = None
+        self._workers: dict[int, WorkerHandle] = {}
+        self._listeners: Sequence[tuple[int, ...]] = ()
+        self._incarnations: dict[int, int] = {}
+        self._restarts = 0
+        self._retired = Counts()
+        self._last_error = ""
+        self._steered = False
+        self._change = trio.Lock()
+        self._numbers = 0
+        self._stop = trio.Event()
+        self._stop_now = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Run until told to stop.
+
+        Raises PolicyError, DaemonError (GenerationError) or InterceptError when starting fails; nothing has changed
+        then.
+        """
+        with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
+            self._generation = await self._load()
+            for finding in self._generation.policy.diagnostics:
+                _log.warning("%s", display.finding(asdict(finding)))
+            directory = HeldRunDirectory(self._options.run_dir)
+            try:
+                await self._live(directory, signals)
+            finally:
+                self._leave_street()
+                directory.release()
+
+    async def _live(self, directory: HeldRunDirectory, signals: AsyncIterator[int]) -> None:
+        failure: AttlsError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey_signals, signals, nursery)
+            try:
+                with self._stop_now:
+                    await self._serve(directory, nursery)
+            except AttlsError as error:
+                failure = error  # raised below: here it would come out wrapped in a group
+            finally:
+                self._kill_workers()
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, directory: HeldRunDirectory, nursery: trio.Nursery) -> None:
+        options, generation = self._options, self._generation
+        assert generation is not None
+        await trio.to_thread.run_sync(self._street.check, generation)
+        self._listeners = self._street.open(options.workers)
+        await self._start_workers(nursery)
+        operators = admin.listen(directory)
+        with operators:
+            if self._stop.is_set():
+                return
+            await trio.to_thread.run_sync(self._street.steer, generation)
+            self._steering = self._steered = True
+            self._state = "running"
+            nursery.start_soon(admin.serve, operators, self._answer)
+            directory.write_pid()
+            count = len(generation.policy.rules)
+            self._announce(
+                f"ready policy={options.policy} rules={count} workers={options.workers} run-dir={directory.path}"
+            )
+            process.notify_service_manager(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={count} rules in force")
+            await self._stop.wait()
+            await self._shut_down()
+
+    async def _load(self) -> Generation:
+        options = self._options
+        self._numbers += 1
+        number, previous = self._numbers, self._generation
+        return await trio.to_thread.run_sync(
+            lambda: load(options.policy, options.keyrings, defaults=options.defaults, number=number, previous=previous)
+        )
+
+    # Signals
+
+    async def _obey_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                if self._stop.is_set():
+                    _log.warning("told to stop a second time: stopping at once")
+                    self._stop_now.cancel()
+                self._stop.set()
+                if self._state == "starting":
+                    self._stop_now.cancel()
+            elif self._state == "running" and not self._change.statistics().tasks_waiting:
+                # Not awaited, for the next signal may be the one to stop. A refresh that still waits for its turn will
+                # read the files as they are then, so no second one needs to wait behind it.
+                nursery.start_soon(self.refresh)
+
+    # Workers
+
+    async def _start_workers(self, nursery: trio.Nursery) -> None:
+        problems: dict[str, None] = {}
+        async with trio.open_nursery() as starting:
+
+            async def start(number: int) -> None:
+                first: list[str] = await nursery.start(self._keep_worker, number)
+                problems.update(dict.fromkeys(first))
+
+            for number in range(self._options.workers):
+                starting.start_soon(start, number)
+        if problems:
+            raise GenerationError(problems)
+
+    async def _keep_worker(self, number: int, *, task_status: trio.TaskStatus[list[str]]) -> None:
+        """Keep worker `number` running for as long as the daemon lives; report what kept the first from starting."""
+        first = True
+        delay = 0.0
+        while True:
+            started = trio.current_time()
+            problems = await self._one_worker(number, task_status if first else None)
+            if first and problems:
+                task_status.started(problems)
+                return
+            first = False
+            if self._state == "draining":
+                return
+            self._restarts += 1
+            lived = trio.current_time() - started
+            delay = 0.0 if lived > HEALTHY_SECONDS else min(max(delay * 2, 0.1), LONGEST_BACK_OFF)
+            _log.error(
+                "worker %d ended after %.1f s; its connections were reset, a new one starts in %.1f s%s",
+                number,
+                lived,
+                delay,
+                ": " + "; ".join(problems) if problems else "",
+            )
+            await trio.sleep(delay)
+
+    async def _one_worker(self, number: int, task_status: trio.TaskStatus[list[str]] | None) -> list[str]:
+        """Run one worker process from birth to death; return what kept it from serving, if anything did."""
+        try:
+            worker = self._spawn(number)
+        except OSError as error:
+            return [f"cannot start a worker process: {error.strerror}"]
+        problems = [f"worker {number} ended while it started; the log above says why"]
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, worker, nursery)
+                try:
+                    with trio.fail_after(START_SECONDS):
+                        await worker.ask(self._configuration(number), ("ready", 0))
+                    async with self._change:  # never in the middle of a refresh
+                        with trio.fail_after(START_SECONDS):
+                            problems = await self._install(worker)
+                        if not problems:
+                            self._workers[number] = worker
+                except (WorkerGoneError, trio.TooSlowError):
+                    pass
+                if not problems:
+                    if task_status is not None:
+                        task_status.started([])
+                    await worker.gone.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._workers.pop(number, None)
+            self._retired.add(worker.counts)
+            worker.has_gone()
+            worker.child.kill()
+            with trio.CancelScope(shield=True):
+                await worker.channel.aclose()
+                await _reap(worker.child)
+        return problems
+
+    def _spawn(self, number: int) -> WorkerHandle:
+        # Not trio's own way of starting processes: that uses a thread, and the death signal a worker asks for is sent
+        # when the thread that started it ends.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            descriptors = [each for each in self._listeners[number] if each >= 0]
+            root = str(Path(attls.__file__).resolve().parent.parent)
+            path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+            child = subprocess.Popen(
+                # -P: never import from the directory the daemon happens to be started in.
+                [sys.executable, "-P", "-m", "attls.daemon.worker", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno(), *descriptors],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            undo.pop_all()
+        return WorkerHandle(number, child, supervisor_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours))))
+
+    def _configuration(self, number: int) -> Configure:
+        incarnation = self._incarnations.get(number, 0)
+        self._incarnations[number] = incarnation + 1
+        # A successor starts its connection numbers elsewhere, so that the log does not name two connections alike.
+        return Configure(
+            number, first=(incarnation << 18 & 0xFFFFFF) + 1, listeners=self._listeners[number], journal=self._journal
+        )
+
+    async def _install(self, worker: WorkerHandle) -> list[str]:
+        """Put the generation in force into one worker; return the problems it has with it."""
+        generation = self._generation
+        assert generation is not None
+        answer = await worker.ask(Prepare(generation), ("prepared", generation.number))
+        if not answer["problems"]:
+            await worker.ask(Commit(generation.number), ("committed", generation.number))
+        return list(answer["problems"])
+
+    async def _listen(self, worker: WorkerHandle, nursery: trio.Nursery) -> None:
+        """Take what a worker says until it is gone."""
+        try:
+            while True:
+                message = await worker.channel.receive()
+                kind = message["kind"]
+                if kind == "ring":
+                    nursery.start_soon(self._answer_ring, worker, message)
+                elif kind in ("prepared", "committed"):
+                    worker.answered((kind, message["number"]), message)
+                elif kind == "report":
+                    worker.answered((kind, message["request"]), message)
+                else:
+                    worker.answered((kind, 0), message)
+        except ChannelClosedError:
+            pass
+        except (KeyError, TypeError) as error:
+            _log.error("worker %d said what is no message (%r); it is replaced", worker.number, error)
+        worker.has_gone()
+
+    async def _answer_ring(self, worker: WorkerHandle, message: Mapping[str, Any]) -> None:
+        """Read the ring of a connection's own user; only rings that the policy in force names so are given out."""
+        generation, reference, user = self._generation, message["reference"], message["user"]
+        assert generation is not None
+        named = {rule.verdict.settings.keyring for rule in generation.policy.rules if rule.verdict.settings is not None}
+        if reference not in named or not belongs_to_connection_user(reference):
+            reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
+        else:
+            try:
+                ring = await trio.to_thread.run_sync(self._store.ring, reference, user)
+                reply = RingReply(message["request"], ring)
+            except KeyringError as error:
+                reply = RingReply(message["request"], None, str(error), error.code)
+            except Exception:  # noqa: BLE001 - a bug of ours costs this connection, never the daemon
+                _log.exception("internal error while reading ring %s of %s", reference, user)
+                reply = RingReply(message["request"], None, "an internal error; see the log of the daemon", 202)
+        try:
+            await worker.channel.send(reply)
+        except ChannelClosedError:
+            return
+
+    def _kill_workers(self) -> None:
+        for worker in self._workers.values():
+            worker.child.kill()
+
+    # Refresh
+
+    async def refresh(self) -> dict[str, Any]:
+        """Put in force what policy and ring files say now, or change nothing; return what an operator reads."""
+        async with self._change:
+            if self._state != "running":
+                return {"ok": False, "problems": [f"the daemon is {self._state}"], "diagnostics": []}
+            process.notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                generation = await self._load()
+                await trio.to_thread.run_sync(self._street.check, generation)
+                await self._swap(generation)
+            except PolicyError as error:
+                return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
+            except GenerationError as error:
+                return self._refresh_failed(error.problems, [])
+            except AttlsError as error:
+                return self._refresh_failed([str(error)], [])
+            except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
+                _log.exception("internal error while refreshing; the policy in force stays")
+                return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+            finally:
+                process.notify_service_manager("READY=1")
+            self._last_error = ""
+            diagnostics = generation.policy.diagnostics
+            _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
+            return {
+                "ok": True,
+                "problems": [],
+                "diagnostics": [asdict(finding) for finding in diagnostics],
+                "generation": generation.number,
+                "rules": len(generation.policy.rules),
+            }
+
+    async def _swap(self, generation: Generation) -> None:
+        """Workers first, then the steering; whatever fails, everything is as it was. Raises AttlsError."""
+        number = generation.number
+        workers = list(self._workers.values())
+        problems: dict[str, None] = {}
+
+        async def prepare(worker: WorkerHandle) -> None:
+            try:
+                answer = await worker.ask(Prepare(generation), ("prepared", number))
+                problems.update(dict.fromkeys(answer["problems"]))
+            except WorkerGoneError as error:
+                problems[f"{error} while it prepared the new policy"] = None
+
+        async def commit(worker: WorkerHandle) -> None:
+            try:
+                await worker.ask(Commit(number), ("committed", number))
+            except WorkerGoneError:
+                return  # its successor will install what is in force
+
+        async def roll_back(worker: WorkerHandle) -> None:
+            with contextlib.suppress(ChannelClosedError):
+                await worker.channel.send(RollBack(number))
+
+        async def settle(worker: WorkerHandle) -> None:
+            with contextlib.suppress(ChannelClosedError):
+                await worker.channel.send(Settle(number))
+
+        try:
+            with trio.fail_after(PREPARE_SECONDS):
+                await _all(prepare, workers)
+                if problems:
+                    raise GenerationError(problems)
+                await _all(commit, workers)
+            await trio.to_thread.run_sync(self._street.steer, generation)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await _all(roll_back, workers)
+            if isinstance(error, trio.TooSlowError):
+                raise DaemonError("the workers did not take the new policy in time") from error
+            raise
+        self._generation = generation
+        await _all(settle, workers)
+
+    def _refresh_failed(self, problems: Sequence[str], diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        failures = [finding for finding in diagnostics if finding["severity"] == "error"]
+        for finding in diagnostics:
+            _log.error("%s", display.finding(finding))
+        for problem in problems:
+            _log.error("%s", problem)
+        self._last_error = "; ".join(problems) or f"the policy has {len(failures)} errors"
+        assert self._generation is not None
+        _log.error("refresh failed; generation %d stays in force", self._generation.number)
+        return {"ok": False, "problems": list(problems), "diagnostics": list(diagnostics)}
+
+    # Stop
+
+    async def _shut_down(self) -> None:
+        """Steer nothing new, let live connections end, at most for the drain time."""
+        options = self._options
+        async with self._change:
+            self._state = "draining"
+        process.notify_service_manager("STOPPING=1")
+        if options.on_exit is OnExit.RELEASE:
+            try:
+                await trio.to_thread.run_sync(self._street.stop_steering)
+                self._steering = False
+            except AttlsError as error:
+                _log.error("%s", error)
+        workers = list(self._workers.values())
+
+        async def drain(worker: WorkerHandle) -> None:
+            try:
+                await worker.ask(Drain(options.drain_seconds), ("draining", 0))
+            except WorkerGoneError:
+                return
+
+        async def wait(worker: WorkerHandle) -> None:
+            await worker.gone.wait()
+
+        with trio.move_on_after(options.drain_seconds + KILL_SECONDS):
+            await _all(drain, workers)
+            self._street.close()  # the workers have emptied the backlog; from here on nobody would
+            await _all(wait, workers)
+
+    def _leave_street(self) -> None:
+        """Close what is ours; steering is undone only where we put it and the operator wants it undone."""
+        self._street.close()
+        # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
+        if self._options.on_exit is OnExit.BLOCK or not (self._steered and self._stop.is_set()):
+            return
+        try:
+            self._street.release()
+        except AttlsError as error:
+            _log.error("%s", error)
+
+    # Operators
+
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        command = request.get("command")
+        if command == "status":
+            return await self._status()
+        if command == "refresh":
+            return await self.refresh()
+        if command == "stop":
+            self._stop.set()
+            return {"ok": True, "drain_seconds": self._options.drain_seconds + KILL_SECONDS}
+        if command == "netstat":
+            connid = request.get("connid")
+            if connid is not None and not isinstance(connid, int):
+                raise ValueError("connid is no number")
+            return await self._netstat(connid, detail=bool(request.get("detail")), group=bool(request.get("group")))
+        raise ValueError(f"unknown command {command!r}")
+
+    async def _reports(self, **wishes: Any) -> list[Mapping[str, Any]]:
+        reports: dict[int, Mapping[str, Any]] = {}
+
+        async def report(worker: WorkerHandle) -> None:
+            try:
+                reports[worker.number] = await worker.report(**wishes)
+            except WorkerGoneError:
+                return
+
+        with trio.move_on_after(REPORT_SECONDS):
+            await _all(report, list(self._workers.values()))
+        return [reports[number] for number in sorted(reports)]
+
+    async def _status(self) -> dict[str, Any]:
+        reports = await self._reports()
+        options, generation = self._options, self._generation
+        assert generation is not None
+        counts = total([self._retired, *(worker.counts for worker in self._workers.values())])
+        live = sum(report["connections"] for report in reports)
+        values = {
+            "ok": True,
+            "state": self._state,
+            "pid": os.getpid(),
+            "version": attls.__version__,
+            "run_dir": str(options.run_dir.absolute()),
+            "policy": str(options.policy),
+            "keyrings": str(options.keyrings),
+            "defaults": options.defaults.value,
+            "on_exit": options.on_exit.value,
+            "rules": len(generation.policy.rules),
+            "generation": generation.number,
+            "generation_since": datetime.fromtimestamp(generation.loaded).astimezone().isoformat(timespec="seconds"),
+            "workers": len(self._workers),
+            "worker_processes": {str(number): worker.child.pid for number, worker in sorted(self._workers.items())},
+            "silent_workers": len(self._workers) - len(reports),
+            "restarts": self._restarts,
+            "steering": self._steering,
+            "connections": live,
+            "stale": sum(report["stale"] for report in reports),
+            "handshakes": sum(report["handshakes"] for report in reports),
+            "last_error": self._last_error or None,
+            "counts": counts.as_json(),
+        }
+        values["metrics"] = prometheus(counts, live=live, workers=len(self._workers), generation=generation.number)
+        return values
+
+    async def _netstat(self, connid: int | None, *, detail: bool, group: bool) -> dict[str, Any]:
+        reports = await self._reports(connections=connid is None, connid=connid, detail=detail)
+        snapshots = [snapshot for report in reports for snapshot in report["snapshots"]]
+        reply: dict[str, Any] = {"ok": True, "missing": len(self._workers) - len(reports)}
+        if group:
+            generation = self._generation
+            assert generation is not None
+            reply["groups"] = display.group_entries(
+                snapshots,
+                generation.groups,
+                group_identifiers=generation.group_identifiers,
+                environment_identifiers=generation.environment_identifiers,
+            )
+        else:
+            reply["connections"] = snapshots
+        return reply
+
+
+async def _all(work: Callable[[WorkerHandle], Awaitable[None]], workers: Sequence[WorkerHandle]) -> None:
+    async with trio.open_nursery() as nursery:
+        for worker in workers:
+            nursery.start_soon(work, worker)
+
+
+async def _reap(child: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process that was killed, without blocking the others."""
+    if child.poll() is None:
+        descriptor = os.pidfd_open(child.pid)
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+        child.wait()
+
+
+def run(options: Options) -> None:
+    """Run the daemon in this process; see `attls.daemon.run`."""
+    if not process.may_administer_network():
+        raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
+    journal = "JOURNAL_STREAM" in os.environ
+    configure_log(journal=journal)
+    os.umask(0o077)
+    process.forbid_dumps()
+    process.raise_descriptor_limit()
+    supervisor = Supervisor(options, HostStreet(), announce=_say_ready, journal=journal)
+    trio.run(supervisor.run)
+
+
+def _say_ready(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError:
+        _log.warning("nobody reads standard output; the daemon is ready all the same")

@@ -1,0 +1,154 @@
+"""A worker process: takes orders from the supervisor over an inherited socket, and runs one `Service`.
+
+Started as `python -m attls.daemon.worker CHANNEL SUPERVISOR`: the descriptor of our end of the channel and the process
+number of the supervisor. A worker never outlives its supervisor, because nobody would then tell it about a new policy;
+the steering in the kernel stays, so that what it served is refused, not passed.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import trio
+
+from attls.daemon.channel import (
+    Channel,
+    ChannelClosedError,
+    Commit,
+    Configure,
+    Drain,
+    Prepare,
+    Report,
+    RingReply,
+    RollBack,
+    Settle,
+    worker_end,
+)
+from attls.daemon.process import die_with_parent, forbid_dumps
+from attls.daemon.service import Service
+from attls.daemon.street import adopt
+from attls.errors import KeyringError
+from attls.intercept import Owners
+from attls.keyring import Keyring
+from attls.observe import Ledger
+from attls.observe.messages import configure_log
+from attls.relay import Reactor
+
+_log = logging.getLogger("attls.worker")
+
+
+class Worker:
+    """The worker's side of the channel: carries out orders, asks for rings."""
+
+    def __init__(self, channel: Channel, order: Configure) -> None:
+        self._channel = channel
+        self._requests = 0
+        self._rings: dict[int, tuple[trio.Event, list[RingReply]]] = {}
+        self.service = Service(
+            Ledger(order.worker, first=order.first),
+            Reactor(),
+            Owners(),
+            listeners=adopt(order.listeners),
+            ask_ring=self._ask_ring,
+        )
+
+    async def obey(self, stop: trio.CancelScope) -> None:
+        """Carry out orders one after the other until the supervisor is gone or has us drain, then cancel `stop`."""
+        service = self.service
+        async with trio.open_nursery() as nursery:
+            while True:
+                order = await self._channel.receive()
+                if isinstance(order, Prepare):
+                    problems = await service.prepare(order.generation)
+                    await self._say(kind="prepared", number=order.generation.number, problems=problems)
+                elif isinstance(order, Commit):
+                    service.commit(order.number)
+                    service.open()
+                    await self._say(kind="committed", number=order.number)
+                elif isinstance(order, RollBack):
+                    service.roll_back(order.number)
+                elif isinstance(order, Settle):
+                    service.settle()
+                elif isinstance(order, RingReply):
+                    self._ring_came(order)
+                elif isinstance(order, Report):
+                    nursery.start_soon(self._report, order)
+                elif isinstance(order, Drain):
+                    nursery.start_soon(self._drain, order.seconds, stop)
+
+    async def _report(self, order: Report) -> None:
+        report = await self.service.report(connections=order.connections, connid=order.connid, detail=order.detail)
+        await self._say(kind="report", request=order.request, **report)
+
+    async def _drain(self, seconds: float, stop: trio.CancelScope) -> None:
+        self.service.stop_accepting()
+        await self._say(kind="draining")
+        await self.service.drain(seconds)
+        stop.cancel()
+
+    async def _ask_ring(self, generation: int, reference: str, user: str) -> Keyring:
+        self._requests += 1
+        request = self._requests
+        came, replies = self._rings[request] = (trio.Event(), [])
+        try:
+            await self._say(kind="ring", request=request, generation=generation, reference=reference, user=user)
+            await came.wait()
+        finally:
+            del self._rings[request]
+        reply = replies[0]
+        if reply.keyring is None:
+            raise KeyringError(reply.problem, reply.code)
+        return reply.keyring
+
+    def _ring_came(self, reply: RingReply) -> None:
+        waiting = self._rings.get(reply.request)
+        if waiting is not None:
+            came, replies = waiting
+            replies.append(reply)
+            came.set()
+
+    async def _say(self, **message: Any) -> None:
+        await self._channel.send(message)
+
+
+async def serve(ours: socket.socket) -> None:
+    """Serve until the supervisor orders the end or is gone."""
+    channel = worker_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+    try:
+        order = await channel.receive()
+        assert isinstance(order, Configure)
+        configure_log(journal=order.journal)
+        worker = Worker(channel, order)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(worker.service.run)
+            await channel.send({"kind": "ready", "pid": os.getpid()})
+            nursery.start_soon(worker.obey, nursery.cancel_scope)
+    except* ChannelClosedError:
+        # The supervisor is gone. Not one more byte is carried: ending resets every connection.
+        os._exit(1)
+
+
+def main() -> None:
+    """Run the worker that the command line describes."""
+    descriptor, supervisor = (int(argument) for argument in sys.argv[1:])
+    os.umask(0o077)
+    # Ctrl-C in a terminal reaches us as well; when to stop is the supervisor's word alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if not die_with_parent(supervisor):
+        sys.exit(1)
+    forbid_dumps()
+    gc.freeze()  # what start-up has left behind lives as long as we do; collections need not walk it
+    trio.run(serve, socket.socket(fileno=descriptor))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,621 @@
+"""The steering table: rules rendered as nftables text, and the few calls that hand such text to the kernel.
+
+Rule of the house: `render` is a pure function; only `check`, `apply`, `remove` and `installed` run the `nft` tool, and
+they feed it one transaction, so the host is never half-configured. What one connection is worth is decided elsewhere;
+here we only choose which connections some rule *could* match. Too many costs time, too few would leak.
+
+Theory of operation
+-------------------
+*One table, one fact per connection.* The first SYN of a connection is judged by `outbound_rules` (hook output) or
+`inbound_rules` (hook prerouting). If it is steered, the connection gets a conntrack mark, and every later packet is
+treated by that mark alone. So a new table leaves living connections as they are, and connections older than the first
+table are never touched: they have no mark, and only a SYN is ever judged.
+
+*Outbound.* The marked SYN is redirected by NAT to our listener on 127.0.0.1 or ::1, before anybody else's NAT
+(priority -105). The program's view (getpeername) stays true, the real destination is in SO_ORIGINAL_DST.
+
+*Inbound.* TPROXY assigns packets to our transparent listener without rewriting them. All packets of the connection
+take that way, not only those for which a socket exists: the ACK that answers a SYN cookie has no socket yet and would
+otherwise reach the program's own listener. Where TPROXY finds nobody of ours, the next rule ends it: the daemon is
+dead, and dead must not mean clear text. A SYN is dropped (its sender tries again, and finds us restarted), anything
+else is reset.
+
+*The program leg.* Towards the local program we bind the client's own address. The program's answers would leave for the
+network, in clear, so they are marked in a `route` chain and come back through an `ip rule` to a table that calls
+everything local (routes.py). Packets of this leg that arrive from outside are dropped: somebody guesses at its ports.
+
+*Loopback.* One packet is outbound for its sender and inbound for its receiver. Our own network leg is therefore exempt
+from the outbound rules only, our program leg from both. Exempt means mark *and* uid, for neither alone is proof.
+
+*When conntrack forgets.* After `conntrack -F`, an idle timeout, or for a packet it takes for invalid, the mark and the
+NAT binding are gone, and a packet of a protected program would go to the real destination in clear. So the table keeps
+a memory of its own: each steered connection's four-tuple goes into a set (`steered`, `program`). A packet that is no
+SYN and that conntrack knows nothing about is looked up there: found means steer again (a redirect can be set up in
+mid-stream), or drop where conntrack refuses. Not found means older than the table: none of our business. The sets
+survive `render`'s transaction, and with it a reload and a restart. Entries fade ten minutes after FIN or RST. A full
+set refuses new connections rather than steer one that it could not recognise later.
+
+*Last line.* In postrouting, whatever carries a mark of the local legs must leave by `lo`. If somebody deletes our
+routing rule (network managers do), packets are dropped there instead of leaving in clear.
+
+*Taking it away.* Without the table a program that still holds a steered socket would send to the real destination in
+clear. So `remove` first stops steering, then has the kernel abort the program's socket of every remembered connection
+that is left, and only then deletes the table.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, product
+from typing import Any, Protocol
+
+from attls.errors import InterceptError
+from attls.intercept.marks import MARKS, Marks
+from attls.intercept.netlink import SocketDiagnosis
+from attls.model import AddressRange, Conditions, Direction, Endpoint, PortRange
+
+TABLE = "attls"
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+class SteeringVerdict(Protocol):
+    """The part of a verdict that steering looks at."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the rule asks for TLS."""
+
+
+class SteeringRule(Protocol):
+    """The part of a policy rule that steering looks at."""
+
+    @property
+    def name(self) -> str:
+        """The rule's name; it becomes a comment in the table."""
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the rule asks of a connection."""
+
+    @property
+    def verdict(self) -> SteeringVerdict:
+        """What the rule decides."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# From rules to matches
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a packet filter can see of a rule; None means "not looked at". Ranges are sorted, disjoint, inclusive.
+
+    `version` is 4 or 6 where addresses are looked at.
+    """
+
+    version: int | None = None
+    local: Ranges | None = None
+    remote: Ranges | None = None
+    local_ports: Ranges | None = None
+    remote_ports: Ranges | None = None
+    uids: frozenset[int] | None = None
+
+
+EVERYTHING = Match()
+# A rule's ranges are widened to hash set elements only where that is small; else each field is a set of its own.
+MOST_POINTS = 256
+RANGE_FIELDS = ("remote_ports", "local_ports", "remote", "local")
+
+
+def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """Return the same numbers as sorted, disjoint ranges, neighbours joined."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def matches_of(rule: SteeringRule, direction: Direction, uids_of: Callable[[str], frozenset[int]]) -> tuple[Match, ...]:
+    """Say what of `rule` a packet filter can see: a superset for a rule that asks for TLS, else exactly it or nothing.
+
+    A rule without TLS that also looks at a job, a time, or a user the kernel cannot judge here gives no match at all:
+    its connections are left to later rules, and where one of those steers them, the full rule is applied to them.
+    """
+    conditions = rule.conditions
+    if direction not in conditions.directions:
+        return ()
+    exact = conditions.job is None and not conditions.times
+    uids: frozenset[int] | None = None
+    if conditions.user is not None:
+        wildcard = "*" in conditions.user or "?" in conditions.user
+        if direction is Direction.OUTBOUND and not wildcard:
+            uids = uids_of(conditions.user) or None  # nobody of that name now; there may be one later
+        exact = exact and uids is not None
+    if not exact and not rule.verdict.enabled:
+        return ()
+    local_ports, remote_ports = _ports(conditions.local_ports), _ports(conditions.remote_ports)
+    if () in (local_ports, remote_ports):
+        return ()  # port 0 and nothing else
+    if not conditions.local_addresses and not conditions.remote_addresses:
+        return (Match(None, None, None, local_ports, remote_ports, uids),)
+    found = []
+    for version in (4, 6):
+        local = _addresses(conditions.local_addresses, version)
+        remote = _addresses(conditions.remote_addresses, version)
+        if local != () and remote != ():
+            found.append(Match(version, local, remote, local_ports, remote_ports, uids))
+    return tuple(found)
+
+
+def _ports(ranges: tuple[PortRange, ...]) -> Ranges | None:
+    """Return None where every port fits; port 0 is on no packet."""
+    joined = union((max(item.first, 1), item.last) for item in ranges if item.last > 0)
+    return None if not ranges or joined == ((1, 65535),) else joined
+
+
+def _addresses(ranges: tuple[AddressRange, ...], version: int) -> Ranges | None:
+    """Return None where every address of `version` fits, and an empty tuple where none does."""
+    if not ranges:
+        return None
+    joined = union((item.first, item.last) for item in ranges if item.version == version)
+    return None if joined == ((0, 2 ** (32 if version == 4 else 128) - 1),) else joined
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Matches that lead to the same verdict, in any order; `names` tells the rule of a match that is one rule's own."""
+
+    steers: bool
+    matches: tuple[Match, ...]
+    names: dict[Match, str]
+
+
+def steps(
+    rules: Iterable[SteeringRule], direction: Direction, uids_of: Callable[[str], frozenset[int]]
+) -> Iterator[Step]:
+    """Reduce ordered rules to ordered steps; the first step with a match decides, no match means "not steered"."""
+    judged = (
+        (match, rule.verdict.enabled, rule.name) for rule in rules for match in matches_of(rule, direction, uids_of)
+    )
+    for enabled, run in groupby(judged, key=lambda item: item[1]):
+        members = list(run)
+        matches = merged([match for match, _, _ in members])
+        yield Step(enabled, tuple(matches), {match: name for match, _, name in reversed(members)})
+        if matches == [EVERYTHING]:
+            return  # nothing behind it can be reached
+
+
+def merged(matches: Sequence[Match]) -> list[Match]:
+    """Join matches of one verdict that differ in a single field; their order does not matter among themselves."""
+    if EVERYTHING in matches:
+        return [EVERYTHING]
+    found = list(dict.fromkeys(matches))
+    for name in RANGE_FIELDS:
+        groups: dict[Match, list[Ranges | None]] = {}
+        for match in found:
+            groups.setdefault(_with(match, name, None), []).append(getattr(match, name))
+        found = []
+        for rest, values in groups.items():
+            known = [value for value in values if value is not None]
+            wide = len(known) < len(values)  # one of them does not look at this field, so all of them need not
+            found.append(rest if wide else _with(rest, name, union(item for value in known for item in value)))
+    return found
+
+
+def _with(match: Match, name: str, value: Ranges | None) -> Match:
+    changes: dict[str, Any] = {name: value}
+    return replace(match, **changes)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# From matches to text
+
+OUTBOUND_WORDS = {"local": "saddr", "remote": "daddr", "local_ports": "sport", "remote_ports": "dport"}
+INBOUND_WORDS = {"local": "daddr", "remote": "saddr", "local_ports": "dport", "remote_ports": "sport"}
+
+
+def rule_lines(
+    rules: Iterable[SteeringRule],
+    direction: Direction,
+    uids_of: Callable[[str], frozenset[int]],
+) -> Iterator[str]:
+    """Yield the lines of `outbound_rules` or `inbound_rules`: first match wins, as in the policy."""
+    outbound = direction is Direction.OUTBOUND
+    words = OUTBOUND_WORDS if outbound else INBOUND_WORDS
+    for step in steps(rules, direction, uids_of):
+        target = ("goto outbound_steer" if outbound else "goto inbound_steer") if step.steers else "return"
+        hashed = list(_hashed(step.matches))
+        for match, points in hashed:
+            yield f"{_point_set(match, points, words)}{_users(match)} {target}"
+        for match in step.matches:
+            if _shape(match) is None or not hashed:
+                comment = _comment(step.names.get(match))
+                yield f"{_condition(match, words)}{_users(match)} {target}{comment}".strip()
+
+
+def _shape(match: Match) -> tuple[str, ...] | None:
+    """Name the fields to look up together in one hash set, or None where ranges are too wide for that."""
+    fields = tuple(name for name in RANGE_FIELDS if getattr(match, name) is not None)
+    if len(fields) < 2:
+        return None
+    size = 1
+    for name in fields:
+        size *= sum(last - first + 1 for first, last in getattr(match, name))
+        if size > MOST_POINTS:
+            return None
+    return fields
+
+
+def _hashed(found: Sequence[Match]) -> Iterator[tuple[Match, list[tuple[int, ...]]]]:
+    """Group the matches that are a few exact values each; ten thousand rules then cost one look-up per SYN."""
+    if len(found) == 1:
+        return
+    groups: dict[tuple[tuple[str, ...], int | None, frozenset[int] | None], list[Match]] = {}
+    for match in found:
+        shape = _shape(match)
+        if shape is not None:
+            groups.setdefault((shape, match.version, match.uids), []).append(match)
+    for (shape, _, _), members in groups.items():
+        points: dict[tuple[int, ...], None] = {}
+        for match in members:
+            values = [[n for first, last in getattr(match, name) for n in range(first, last + 1)] for name in shape]
+            points.update(dict.fromkeys(product(*values)))
+        yield members[0], list(points)
+
+
+def _point_set(match: Match, points: list[tuple[int, ...]], words: dict[str, str]) -> str:
+    shape = _shape(match)
+    assert shape is not None
+    keys = " . ".join(_word(name, match, words) for name in shape)
+    elements = ", ".join(
+        " . ".join(_value(name, match, number) for name, number in zip(shape, point, strict=True)) for point in points
+    )
+    family = "" if match.version is None else f"meta nfproto ipv{match.version} "
+    return f"{family}meta l4proto tcp {keys} {{ {elements} }}"
+
+
+def _condition(match: Match, words: dict[str, str]) -> str:
+    parts = []
+    if match.version is not None and match.local is None and match.remote is None:
+        parts.append(f"meta nfproto ipv{match.version}")
+    for name in ("remote", "local", "remote_ports", "local_ports"):
+        ranges: Ranges | None = getattr(match, name)
+        if ranges is not None:
+            texts = [_range(name, match, item) for item in ranges]
+            value = texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
+            parts.append(f"{_word(name, match, words)} {value}")
+    return " ".join(parts)
+
+
+def _users(match: Match) -> str:
+    if match.uids is None:
+        return ""
+    return f" meta skuid {{ {', '.join(str(uid) for uid in sorted(match.uids))} }}"
+
+
+def _word(name: str, match: Match, words: dict[str, str]) -> str:
+    if name.endswith("ports"):
+        return f"tcp {words[name]}"
+    return f"{'ip' if match.version == 4 else 'ip6'} {words[name]}"
+
+
+def _value(name: str, match: Match, number: int) -> str:
+    if name.endswith("ports"):
+        return str(number)
+    return str(ipaddress.IPv4Address(number) if match.version == 4 else ipaddress.IPv6Address(number))
+
+
+def _range(name: str, match: Match, ends: tuple[int, int]) -> str:
+    first, last = ends
+    if first == last:
+        return _value(name, match, first)
+    size = last - first + 1
+    if not name.endswith("ports") and size & (size - 1) == 0 and first % size == 0:
+        return f"{_value(name, match, first)}/{(32 if match.version == 4 else 128) - size.bit_length() + 1}"
+    return f"{_value(name, match, first)}-{_value(name, match, last)}"
+
+
+def _comment(name: str | None) -> str:
+    if name is None:
+        return ""
+    harmless = re.sub(r"[^A-Za-z0-9_.~ -]", "_", name)
+    return f' comment "{harmless[:100]}"'
+
+
+SETS = """\
+	set {name}4 {{
+		typeof ip saddr . tcp sport . ip daddr . tcp dport
+		size 1048576
+		flags dynamic,timeout
+		timeout 365d
+	}}
+	set {name}6 {{
+		typeof ip6 saddr . tcp sport . ip6 daddr . tcp dport
+		size 1048576
+		flags dynamic,timeout
+		timeout 365d
+	}}
+"""
+
+# `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction.
+CHAINS = """\
+	chain output {
+		type route hook output priority mangle; policy accept;
+		meta l4proto != tcp accept
+		ct mark & MASK == PROGRAM goto program_leg
+		ct mark & MASK == OUTBOUND goto outbound_leg
+		SYN goto outbound_new
+		ct state new,invalid,untracked goto outbound_lost
+	}
+	chain outbound_redirect {
+		type nat hook output priority -105; policy accept;
+		ct mark & MASK == OUTBOUND meta l4proto tcp redirect to :OUTPORT
+	}
+	chain prerouting {
+		type filter hook prerouting priority mangle; policy accept;
+		meta l4proto != tcp accept
+		ct mark & MASK == INBOUND ct direction original goto inbound_listener
+		ct mark & MASK == OUTBOUND goto outbound_arrival
+		ct mark & MASK == PROGRAM iif != lo drop
+		ct mark & MASK == PROGRAM accept
+		SYN fib daddr type local goto inbound_rules
+		iif != lo ct state new,invalid,untracked goto stray
+	}
+	chain postrouting {
+		type filter hook postrouting priority raw; policy accept;
+		oif != lo ct mark & MASK == { OUTBOUND, PROGRAM } drop
+		oif != lo meta mark & MASK == ANSWER drop
+	}
+	chain outbound_new {
+		meta mark & MASK == PROGRAM meta skuid OWNUID goto program_new
+		meta mark & MASK == NETWORK meta skuid OWNUID goto outbound_forget
+		jump outbound_rules
+		goto outbound_forget
+	}
+	chain outbound_rules {
+OUTBOUND_RULES
+	}
+	chain outbound_steer {
+		ct state invalid,untracked drop
+		update @steered4 { SENT4 }
+		update @steered6 { SENT6 }
+		ct mark set ct mark & KEEP | OUTBOUND
+		SENT4 @steered4 accept
+		SENT6 @steered6 accept
+		drop
+	}
+	chain outbound_forget {
+		delete @steered4 { SENT4 }
+		delete @steered6 { SENT6 }
+	}
+	chain outbound_leg {
+		ct direction original tcp flags & (fin | rst) != 0 update @steered4 { SENT4 timeout 10m }
+		ct direction original tcp flags & (fin | rst) != 0 update @steered6 { SENT6 timeout 10m }
+	}
+	chain outbound_arrival {
+		ct direction reply tcp flags & rst != 0 update @steered4 { BACK4 timeout 10m }
+		ct direction reply tcp flags & rst != 0 update @steered6 { BACK6 timeout 10m }
+		ct direction reply accept
+		SYN socket transparent 1 accept
+		SYN drop
+	}
+	chain outbound_lost {
+		meta mark & MASK == PROGRAM meta skuid OWNUID ct mark set ct mark & KEEP | PROGRAM accept
+		SENT4 @steered4 goto outbound_again
+		SENT6 @steered6 goto outbound_again
+		SENT4 @program4 goto program_answer
+		SENT6 @program6 goto program_answer
+	}
+	chain outbound_again {
+		ct state invalid,untracked drop
+		ct mark set ct mark & KEEP | OUTBOUND
+	}
+	chain program_new {
+		ct state invalid,untracked drop
+		ct mark & MASK != 0 meta l4proto tcp reject with tcp reset
+		update @program4 { BACK4 }
+		update @program6 { BACK6 }
+		ct mark set ct mark & KEEP | PROGRAM
+		BACK4 @program4 accept
+		BACK6 @program6 accept
+		drop
+	}
+	chain program_leg {
+		meta mark & MASK == PROGRAM tcp flags & rst != 0 update @program4 { BACK4 timeout 10m }
+		meta mark & MASK == PROGRAM tcp flags & rst != 0 update @program6 { BACK6 timeout 10m }
+		meta mark & MASK == PROGRAM accept
+		tcp flags & (fin | rst) != 0 update @program4 { SENT4 timeout 10m }
+		tcp flags & (fin | rst) != 0 update @program6 { SENT6 timeout 10m }
+		meta mark set meta mark & KEEP | ANSWER
+	}
+	chain program_answer {
+		ct mark set ct mark & KEEP | PROGRAM
+		meta mark set meta mark & KEEP | ANSWER
+	}
+	chain inbound_rules {
+INBOUND_RULES
+	}
+	chain inbound_steer {
+		ct state invalid,untracked drop
+		ct mark set ct mark & KEEP | INBOUND
+		goto inbound_listener
+	}
+	chain inbound_listener {
+		meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:INPORT accept
+		meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:INPORT accept
+		SYN drop
+		meta l4proto tcp reject with tcp reset
+	}
+	chain stray {
+		SYN accept
+		BACK4 @steered4 drop
+		BACK6 @steered6 drop
+		BACK4 @program4 drop
+		BACK6 @program6 drop
+	}
+"""
+CHAIN_NAMES = tuple(line.split()[1] for line in CHAINS.splitlines() if line.startswith("\tchain "))
+
+
+def render(
+    rules: Iterable[SteeringRule],
+    *,
+    outbound_port: int,
+    inbound_port: int,
+    own_uid: int,
+    uids_of: Callable[[str], frozenset[int]],
+    marks: Marks = MARKS,
+) -> str:
+    """Return the whole steering table as one transaction that installs it or replaces the one in force.
+
+    `rules` come in search order. The ports are those of our listeners on 127.0.0.1 and ::1, `own_uid` is the uid of
+    the worker processes. `uids_of` gives the uids of the local accounts with a name, ignoring case.
+    """
+    rules = tuple(rules)
+    values = {
+        "OUTBOUND_RULES": _indented(rule_lines(rules, Direction.OUTBOUND, uids_of)),
+        "INBOUND_RULES": _indented(rule_lines(rules, Direction.INBOUND, uids_of)),
+        "OUTPORT": str(outbound_port),
+        "INPORT": str(inbound_port),
+        "OWNUID": str(own_uid),
+        "MASK": f"{marks.mask:#x}",
+        "KEEP": f"{marks.mask ^ 0xFFFFFFFF:#x}",
+        "NETWORK": f"{marks.network:#x}",
+        "PROGRAM": f"{marks.program:#x}",
+        "ANSWER": f"{marks.answer:#x}",
+        "OUTBOUND": f"{marks.outbound:#x}",
+        "INBOUND": f"{marks.inbound:#x}",
+        "SENT4": "ip saddr . tcp sport . ip daddr . tcp dport",
+        "SENT6": "ip6 saddr . tcp sport . ip6 daddr . tcp dport",
+        "BACK4": "ip daddr . tcp dport . ip saddr . tcp sport",
+        "BACK6": "ip6 daddr . tcp dport . ip6 saddr . tcp sport",
+        "SYN": "tcp flags & (fin | syn | rst | ack) == syn",
+    }
+    lines = []
+    for line in CHAINS.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines.append(indent + " ".join(_filled(word, values) for word in line.split()))
+    # Chains are declared, then deleted with all their rules, then built anew: that works whatever was there before,
+    # and, unlike deleting the table, keeps the two sets that remember steered connections.
+    sets = SETS.format(name="steered") + SETS.format(name="program")
+    declared = "\n".join(f"\tchain {name} {{\n\t}}" for name in CHAIN_NAMES)
+    deleted = "\n".join(f"delete chain inet {TABLE} {name}" for name in CHAIN_NAMES)
+    built = "\n".join(lines)
+    return (
+        f"table inet {TABLE} {{\n{sets}{declared}\n}}\n"
+        f"flush table inet {TABLE}\n{deleted}\n"
+        f"table inet {TABLE} {{\n{built}\n}}\n"
+    )
+
+
+def _filled(word: str, values: dict[str, str]) -> str:
+    prefix = ":" if ":" in word and word.endswith("PORT") else ""
+    if prefix:
+        host, _, name = word.rpartition(":")
+        return f"{host}:{values[name]}"
+    comma = "," if word.endswith(",") else ""
+    return values.get(word.removesuffix(","), word.removesuffix(",")) + comma
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "\n".join(f"\t\t{line}" for line in lines)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The nft tool
+
+
+def check(text: str) -> None:
+    """Ask the kernel whether it would take `text`, changing nothing; raises InterceptError."""
+    _run(["--check", "--file", "-"], text)
+
+
+def apply(text: str) -> None:
+    """Put the rendered table `text` in force in one transaction; raises InterceptError and changes nothing then."""
+    _run(["--file", "-"], text)
+
+
+def remove(*, patience: float = 3.0) -> None:
+    """Take the table away, or do nothing where there is none; raises InterceptError, and then the table is still there.
+
+    Connections that are still steered are aborted: the programs see a reset. `patience` is how many seconds sockets
+    may take to go that no process holds any more, which older kernels do not abort.
+    """
+    if not installed():
+        return
+    empty = f"table inet {TABLE} {{\n\tchain outbound_rules {{\n\t}}\n\tchain inbound_rules {{\n\t}}\n}}\n"
+    flush = f"flush chain inet {TABLE} outbound_rules\nflush chain inet {TABLE} inbound_rules\n"
+    _run(["--file", "-"], empty + flush)
+    _end_steered(patience)
+    _run(["--file", "-"], f"delete table inet {TABLE}\n")
+
+
+def remembered() -> tuple[tuple[Endpoint, Endpoint], ...]:
+    """List the steered connections that the table remembers, the program's end first; raises InterceptError.
+
+    Connections that ended in the last ten minutes are among them.
+    """
+    listing = json.loads(_run(["--json", "list", "table", "inet", TABLE], ""))["nftables"]
+    found = []
+    for item in listing:
+        for element in item.get("set", {}).get("elem", ()):
+            here, here_port, there, there_port = element["elem"]["val"]["concat"]
+            found.append((Endpoint.of((here, here_port)), Endpoint.of((there, there_port))))
+    return tuple(found)
+
+
+def _end_steered(patience: float) -> None:
+    left = remembered()
+    deadline = time.monotonic() + patience
+    kernel = SocketDiagnosis()
+    try:
+        while True:
+            try:
+                left = tuple(pair for pair in left if kernel.abort(*pair) and kernel.connection(*pair) is not None)
+            except OSError as error:
+                raise InterceptError(
+                    f"cannot stop steering: the kernel aborts no connection ({error.strerror})"
+                ) from error
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise InterceptError(
+                    f"cannot stop steering: {len(left)} steered connection(s) still hold unsent data; end their "
+                    "programs, or try again later"
+                )
+            time.sleep(0.05)
+    finally:
+        kernel.close()
+
+
+def installed() -> bool:
+    """Say whether a table of ours is in force in this network namespace; raises InterceptError."""
+    return f"table inet {TABLE}" in _run(["list", "tables", "inet"], "").splitlines()
+
+
+def _run(arguments: list[str], text: str) -> str:
+    try:
+        done = subprocess.run(["nft", *arguments], input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise InterceptError(
+            "cannot steer connections: the program 'nft' was not found; install the package nftables"
+        ) from None
+    except PermissionError as error:
+        raise InterceptError(f"cannot steer connections: 'nft' may not be run ({error.strerror})") from error
+    if done.returncode == 0:
+        return done.stdout
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    first = said[0] if said else f"exit code {done.returncode}"
+    if "Operation not permitted" in done.stderr or "must be root" in done.stderr:
+        raise InterceptError("cannot steer connections: this needs root (CAP_NET_ADMIN); run attls as root")
+    raise InterceptError(f"cannot steer connections: nft refused the table: {first}")

@@ -1,0 +1,198 @@
+"""From a path to the statements of one policy: policy files, directories, and the Policy Agent's own files.
+
+The agent's main file names stacks (`TcpImage`) and their image files, an image file names the policy (`TTLSConfig`),
+and main, image and policy may be one and the same file. This system has one stack, so the first `TcpImage` is it.
+Paths are relative to the file that names them. MVS data sets cannot be opened here; the caller may say which file
+stands for one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attls.policy import language
+from attls.policy.text import Findings, Statement, read_file
+
+_DATA_SET = re.compile(r"//'?([^']+)'?")
+_KEEP = frozenset({"flush", "noflush", "purge", "nopurge"})
+_NAME_POLICY = frozenset({"tcpimage", "pepinstance", "commonttlsconfig", "ttlsconfig"})
+
+
+def collect(path: Path, findings: Findings, datasets: Mapping[str, Path]) -> Iterator[list[Statement]]:
+    """Yield the policy statements of every file that `path` leads to, in the order in which they are read."""
+    if path.is_dir():
+        parts = sorted(path.glob("*.policy"), key=lambda part: part.name)
+        if not parts:
+            findings.of_file(str(path), "no-files", f"{path} holds no *.policy files")
+        for part in parts:
+            statements = read_file(part, str(part), findings)
+            if statements is not None:
+                yield _without_agent_lines(statements, findings)
+        return
+    yield from _Agent(findings, datasets).read_main(path)
+
+
+class _Agent:
+    # Follows the Policy Agent's files, each at most once.
+
+    def __init__(self, findings: Findings, datasets: Mapping[str, Path]) -> None:
+        self._findings = findings
+        self._datasets = {name.upper(): target for name, target in datasets.items()}
+        self._seen: set[Path] = set()
+
+    def read_main(self, path: Path) -> Iterator[list[Statement]]:
+        self._seen.add(path.resolve())
+        statements = read_file(path, str(path), self._findings)
+        if statements is None:
+            return
+        lines, policy = self._sort_out(statements, path)
+        images = [line for line in lines if line.keyword.lower() in ("tcpimage", "pepinstance")]
+        for line in lines:
+            if line.keyword.lower() == "commonttlsconfig":
+                yield from self._policy_file(line, line.words[:1], path)
+        for line in images[1:]:
+            self._findings.warning(
+                line,
+                "second-stack",
+                f"this system has one TCP/IP stack: the image of line {images[0].line} is used, this one is not",
+            )
+        if images:
+            yield from self._image(images[0], path)
+        yield from self._image_lines(lines, path)
+        if policy:
+            yield policy
+
+    def _image(self, line: Statement, main: Path) -> Iterator[list[Statement]]:
+        if not line.words:
+            self._findings.error(line, "missing-value", f"{line.keyword} needs the name of a stack")
+            return
+        words = [word for word in line.words[1:2] if word.lower() not in _KEEP and not word.isdigit()]
+        if not words:
+            return
+        target = self._locate(line, words[0], main, word=2)
+        if target is None or target.resolve() in self._seen:
+            return  # the image file may be the main file, which is being read already
+        self._seen.add(target.resolve())
+        statements = self._open(line, target, word=2)
+        if statements is None:
+            return
+        lines, policy = self._sort_out(statements, target)
+        for stray in lines:
+            if stray.keyword.lower() in ("tcpimage", "pepinstance", "commonttlsconfig"):
+                self._findings.warning(stray, "wrong-file", f"{stray.keyword} counts in the main file only")
+        yield from self._image_lines(lines, target)
+        if policy:
+            yield policy
+
+    def _image_lines(self, lines: list[Statement], path: Path) -> Iterator[list[Statement]]:
+        configured = [line for line in lines if line.keyword.lower() == "ttlsconfig"]
+        for line in configured[:-1]:
+            self._findings.warning(
+                line, "coded-twice", f"TTLSConfig is coded again on line {configured[-1].line}; only the last counts"
+            )
+            self._say_data_set(line)
+        for line in configured[-1:]:
+            words = [word for word in line.words[:1] if word.lower() not in _KEEP]
+            if words:  # without a path only the common file counts
+                yield from self._policy_file(line, words, path)
+
+    def _policy_file(self, line: Statement, words: list[str], named_in: Path) -> Iterator[list[Statement]]:
+        if not words:
+            self._findings.error(line, "missing-value", f"{line.keyword} needs the path of a policy file")
+            return
+        target = self._locate(line, words[0], named_in, word=1)
+        if target is None or target.resolve() in self._seen:
+            return
+        self._seen.add(target.resolve())
+        statements = self._open(line, target, word=1)
+        if statements is not None:
+            yield _without_agent_lines(statements, self._findings)
+
+    def _open(self, line: Statement, target: Path, *, word: int) -> list[Statement] | None:
+        if not target.is_file():
+            what = "is a directory" if target.is_dir() else "does not exist"
+            self._findings.error(line, "missing-file", f"{line.keyword}: the file {target} {what}", word=word)
+            return None
+        return read_file(target, str(target), self._findings)
+
+    def _locate(self, line: Statement, text: str, named_in: Path, *, word: int) -> Path | None:
+        data_set = _DATA_SET.fullmatch(text)
+        if data_set is None:
+            return named_in.parent / text
+        target = self._datasets.get(data_set[1].upper())
+        if target is None:
+            self._findings.error(
+                line,
+                "data-set",
+                f"{line.keyword}: {text} is an MVS data set, which cannot be opened on this system",
+                word=word,
+                hint=f"copy it to a file and name that, or map it: --dataset '{data_set[1]}=FILE'",
+            )
+        return target
+
+    def _say_data_set(self, line: Statement) -> None:
+        if line.words and _DATA_SET.fullmatch(line.words[0]):
+            self._findings.warning(
+                line, "data-set", f"{line.words[0]} is an MVS data set, which cannot be opened on this system", word=1
+            )
+
+    def _sort_out(self, statements: list[Statement], path: Path) -> tuple[list[Statement], list[Statement]]:
+        # Agent lines, and the policy statements among which they stand.
+        lines, policy = _split(statements)
+        for line in lines:
+            keyword = line.keyword.lower()
+            if keyword == "loglevel":
+                self._number(line, 0, 511)
+            elif keyword == "policyserver" and _asks_for_ttls(line):
+                self._findings.error(
+                    line,
+                    "policy-server",
+                    "AT-TLS policy from a policy server cannot be had on this system",
+                    hint="copy the policy here and name it with TTLSConfig",
+                )
+            elif keyword in language.OTHER_AGENT_STATEMENTS:
+                self._findings.warning(line, "not-used", f"{line.keyword} has nothing to do with AT-TLS here; ignored")
+        if policy and any(line.keyword.lower() == "ttlsconfig" for line in lines):
+            first = next(line for line in lines if line.keyword.lower() == "ttlsconfig")
+            self._findings.warning(
+                first,
+                "image-line",
+                "TTLSConfig is a line of an image file, and this file holds policy too; both are read",
+            )
+        return lines, policy
+
+    def _number(self, line: Statement, low: int, high: int) -> None:
+        word = line.words[0] if line.words else ""
+        if not (word.isascii() and word.isdigit() and len(word) < 10 and low <= int(word) <= high):
+            self._findings.error(
+                line, "bad-value", f"{line.keyword} '{word[:60]}' is not a number from {low} to {high}", word=1
+            )
+
+
+def _split(statements: list[Statement]) -> tuple[list[Statement], list[Statement]]:
+    lines: list[Statement] = []
+    policy: list[Statement] = []
+    for statement in statements:
+        keyword = statement.keyword.lower()
+        agent = keyword in language.AGENT_LINES or keyword in language.OTHER_AGENT_STATEMENTS
+        (lines if agent else policy).append(statement)
+    return lines, policy
+
+
+def _without_agent_lines(statements: list[Statement], findings: Findings) -> list[Statement]:
+    # In a file that another one names as policy, agent lines lead nowhere: following them could go in circles.
+    lines, policy = _split(statements)
+    for line in lines:
+        # Dropping one that names more policy would leave connections unprotected that should be.
+        report = findings.error if line.keyword.lower() in _NAME_POLICY else findings.warning
+        report(line, "wrong-file", f"{line.keyword} belongs in a main or image file, not in a policy file")
+    return policy
+
+
+def _asks_for_ttls(block: Statement) -> bool:
+    return any(
+        line.keyword.lower() == "policytype" and any(word.upper() == "TTLS" for word in line.words[:1])
+        for line in block.body or ()
+    )

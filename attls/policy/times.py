@@ -1,0 +1,104 @@
+"""When a rule is in force: IpTimeCondition as a pure question about a moment in local time.
+
+Moments are naive local times, as the Policy Agent's are; daylight saving is whatever the local clock shows. A window
+that crosses midnight belongs to the day on which it starts, so Friday 22:00-02:00 covers the first hours of Saturday.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from attls.model import TimeCondition
+
+_DAY = 24 * 60
+_ALWAYS = TimeCondition()
+
+
+def local(moment: datetime) -> datetime:
+    """Turn a moment with a time zone into naive local time; a naive one is local already."""
+    return moment if moment.tzinfo is None else moment.astimezone().replace(tzinfo=None)
+
+
+def active(condition: TimeCondition, now: datetime) -> bool:
+    """Say whether `condition` holds at `now`, a naive local time."""
+    if condition == _ALWAYS:
+        return True
+    if condition.begins is not None and now < condition.begins:
+        return False
+    if condition.ends is not None and now.replace(microsecond=0) > condition.ends:
+        return False
+    minute = now.hour * 60 + now.minute
+    today = _day_fits(condition, now)
+    for start, end in condition.daily:
+        if start < end:
+            if today and start <= minute < end:
+                return True
+        elif (today and minute >= start) or (minute < end and _day_fits(condition, now - timedelta(days=1))):
+            return True
+    return False
+
+
+def any_active(conditions: Iterable[TimeCondition], now: datetime) -> bool:
+    """Say whether a rule with these alternatives is in force; a rule without any always is."""
+    conditions = tuple(conditions)
+    return not conditions or any(active(condition, now) for condition in conditions)
+
+
+def next_change(conditions: Iterable[TimeCondition], now: datetime, *, within_days: int = 8) -> datetime | None:
+    """Return the first moment after `now` at which a rule with these alternatives starts or stops being in force.
+
+    Looks `within_days` days ahead (whoever waits for it asks again then) and returns None when nothing changes.
+    """
+    conditions = tuple(conditions)
+    state = any_active(conditions, now)
+    for moment in sorted(_edges(conditions, now, within_days)):
+        if any_active(conditions, moment) != state:
+            return moment
+    return None
+
+
+def can_be_active(condition: TimeCondition) -> bool:
+    """Say whether there is any moment at all at which `condition` holds, looking at whole days."""
+    # The calendar repeats every 28 years within a century. Moments near the ends of time are brought to where
+    # they can be calculated with.
+    begins = min(max(condition.begins or datetime(2000, 1, 1), datetime(1900, 1, 1)), datetime(9960, 1, 1))
+    ends = min(condition.ends or datetime.max, begins + timedelta(days=366 * 28))
+    if not condition.daily:
+        return False
+    day = begins.replace(hour=0, minute=0, second=0) - timedelta(days=1)
+    while day <= ends:
+        if _day_fits(condition, day):
+            for start, end in condition.daily:
+                opens = day + timedelta(minutes=start)
+                closes = day + timedelta(minutes=end if end > start else end + _DAY)
+                if opens <= ends and closes > begins:
+                    return True
+        day += timedelta(days=1)
+    return False
+
+
+def _day_fits(condition: TimeCondition, day: datetime) -> bool:
+    days_in_month = calendar.monthrange(day.year, day.month)[1]
+    return (
+        condition.months[day.month - 1]
+        and condition.weekdays[(day.weekday() + 1) % 7]
+        and (condition.days_from_first[day.day - 1] or condition.days_from_last[days_in_month - day.day])
+    )
+
+
+def _edges(conditions: Iterable[TimeCondition], now: datetime, within_days: int) -> set[datetime]:
+    # Every moment at which an answer could change: window edges of each day, midnights, ends of validity.
+    horizon = now + timedelta(days=within_days)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    edges: set[datetime] = set()
+    for condition in conditions:
+        minutes = {0, *(edge for window in condition.daily for edge in window)}
+        for day in range(within_days + 1):
+            edges.update(midnight + timedelta(days=day, minutes=minute) for minute in minutes)
+        if condition.begins is not None:
+            edges.add(condition.begins)
+        if condition.ends is not None and condition.ends < horizon:
+            edges.add(condition.ends + timedelta(seconds=1))
+    return {edge for edge in edges if now < edge <= horizon}

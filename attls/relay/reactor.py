@@ -1,0 +1,223 @@
+"""The reactor: one edge-triggered epoll set that drives every relayed connection of a worker, inside one trio task.
+
+Theory of operation. A trio task per connection would cost a scheduler round for every chunk of data. Instead all relay
+sockets sit in one `epoll`, registered once and edge-triggered; its own descriptor is readable whenever one of them has
+something to do (epoll descriptors nest), and a single task waits for that. It then drains events in a plain loop.
+A round through trio's scheduler costs as much as a small request, so when nothing is left to do the reactor first waits
+a moment in the kernel itself: on a busy worker the next event is there before the moment is over. Control goes back to
+trio after a bounded time, and at once when a descriptor that another task waits for (`yield_to`) has become readable,
+so that control requests are not starved.
+
+Three rules follow from edge triggering, and break silently when forgotten:
+- who stops reading although more may be there (back-pressure, budget) must read again later without being told;
+- a short read means that the socket is drained, unless the event also said that the peer has closed;
+- an event may be about a descriptor that was closed and reused in the same batch, so a handler must survive being
+  called for nothing.
+
+A connection whose budget is used up goes on the list of hungry ones; the list is only ever filled while the reactor
+runs, and the reactor does not sleep while somebody is on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable
+
+import trio
+
+from attls import errors
+from attls.errors import Reason
+from attls.model import Direction
+from attls.observe import Record
+from attls.relay.clear import ClearRelay
+from attls.relay.connection import Relay
+from attls.relay.secure import SecureRelay
+from attls.tls import Environment
+
+log = logging.getLogger(__name__)
+
+EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_BATCH = 512  # events taken from the kernel at once
+_TURN = 0.002  # seconds of work before other trio tasks get their turn
+_LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
+_TICK = 0.25  # seconds between looks at the deadlines, while there are any
+
+
+class Reactor:
+    """All relayed connections of one worker.
+
+    `clock` returns monotonic seconds. Not thread-safe: everything happens in the thread that runs `run`.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.connections: dict[int, Relay] = {}
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.hungry: list[Callable[[], None]] = []
+        self._epoll = select.epoll()
+        self._deadlines: dict[float, dict[Relay, float]] = {}
+        self._has_deadlines = trio.Event()
+        self._others_wait = False
+
+    def carry(
+        self,
+        accepted: socket.socket,
+        record: Record,
+        *,
+        dial: Callable[[], socket.socket],
+        environment: Environment | None,
+    ) -> Relay:
+        """Take over a connection until it ends; closes `accepted` and closes `record`, exactly once, whatever happens.
+
+        `record.flow` says which end `accepted` is: the program's (outbound) or the network's (inbound). `dial` starts
+        the connection to the other end and returns its socket, or raises OSError. Without `environment` bytes are
+        relayed in clear.
+        """
+        if environment is None:
+            relay: Relay = ClearRelay(self, record, dial)
+        else:
+            relay = SecureRelay(self, record, dial, environment)
+        self.connections[record.connid] = relay
+        if record.flow.direction is Direction.OUTBOUND:
+            relay.app = accepted
+        else:
+            relay.net = accepted
+        self.guard(relay, relay.start)
+        return relay
+
+    def watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
+        """Call `handler(mask)` whenever `sock` becomes readable, writable or broken, until it is closed."""
+        descriptor = sock.fileno()
+        self.handlers[descriptor] = handler
+        self._epoll.register(descriptor, EVENTS)
+
+    def watch_listener(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
+        """Call `handler(mask)` as long as the listening socket has connections to accept (level-triggered)."""
+        self.handlers[sock.fileno()] = handler
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def yield_to(self, descriptor: int) -> None:
+        """Give way to other trio tasks as soon as `descriptor`, which one of them waits for, is readable."""
+        self.handlers[descriptor] = self._give_way
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def _give_way(self, _mask: int) -> None:
+        self._others_wait = True
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching a descriptor that stays open; closing one needs only `forget`."""
+        if self.handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def forget(self, descriptor: int) -> None:
+        """Drop the handler of a descriptor that is about to be closed (the kernel drops its registration)."""
+        self.handlers.pop(descriptor, None)
+
+    def arm(self, relay: Relay, seconds: float) -> None:
+        """Set the relay's only deadline: `relay.expired` is called when it passes. Arming again replaces it.
+
+        Few different durations are in use, so each has a queue in which every new deadline belongs at the end.
+        """
+        self.disarm(relay)
+        queue = self._deadlines.setdefault(seconds, {})
+        queue[relay] = self.clock() + seconds
+        relay.deadlines = queue
+        self._has_deadlines.set()
+
+    def disarm(self, relay: Relay) -> None:
+        """Take the relay's deadline back, if it has one."""
+        if relay.deadlines is not None:
+            del relay.deadlines[relay]
+            relay.deadlines = None
+
+    def abort_all(self, reason: Reason) -> None:
+        """Reset every connection, giving `reason`."""
+        for relay in list(self.connections.values()):
+            relay.abort(reason)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then reset what is left, so that nothing is closed as if it had ended in order."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_deadlines)
+                while True:
+                    if self.hungry:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    self._drain()
+        finally:
+            self.abort_all(errors.STOPPED)
+            self._epoll.close()
+
+    def _drain(self) -> None:
+        """Handle what is ready, and what becomes ready meanwhile, until it is quiet or others must have their turn."""
+        poll = self._epoll.poll
+        handlers = self.handlers
+        end = self.clock() + _TURN
+        patience = 0.0
+        self._others_wait = False
+        while True:
+            events = poll(patience, _BATCH)
+            if not events and not self.hungry:
+                if patience:
+                    return
+                patience = _LINGER
+                continue
+            patience = 0.0
+            for descriptor, mask in events:
+                handler = handlers.get(descriptor)
+                if handler is not None:
+                    try:
+                        handler(mask)
+                    except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
+                        self._internal_error(handler)
+            if self.hungry:
+                self._feed_hungry()
+            if self._others_wait or self.clock() > end:
+                return
+
+    def _feed_hungry(self) -> None:
+        hungry, self.hungry = self.hungry, []
+        for resume in hungry:
+            try:
+                resume()
+            except Exception:  # noqa: BLE001 - as in _drain
+                self._internal_error(resume)
+
+    def guard(self, relay: Relay, action: Callable[[], None]) -> None:
+        """Run one action of a relay; an unexpected error ends that connection only."""
+        try:
+            action()
+        except Exception:  # as in _drain
+            log.exception("attls: internal error in connection %08X", relay.record.connid)
+            relay.abort(errors.INTERNAL)
+
+    def _internal_error(self, method: Callable[..., None]) -> None:
+        relay = getattr(method, "__self__", None)
+        if isinstance(relay, Relay):
+            log.exception("attls: internal error in connection %08X", relay.record.connid)
+            relay.abort(errors.INTERNAL)
+        else:
+            log.exception("attls: internal error in an accept handler")
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            if not any(self._deadlines.values()):
+                self._has_deadlines = trio.Event()
+                await self._has_deadlines.wait()
+            await trio.sleep(_TICK)
+            self.expire(self.clock())
+
+    def expire(self, now: float) -> None:
+        """Call `expired` on every relay whose deadline lies at or before `now`."""
+        for queue in list(self._deadlines.values()):
+            while queue:
+                relay = next(iter(queue))
+                if queue[relay] > now:
+                    break
+                self.disarm(relay)
+                self.guard(relay, relay.expired)

@@ -1,0 +1,514 @@
+"""The TLS side of the relay: plain bytes of the program on one socket, TLS records on the other.
+
+The loops are written for few system calls and few objects. One read takes up to 256 KiB into a buffer that all
+connections of the worker share; it goes into the engine's memory BIO, comes out as plain bytes in a second shared
+buffer, and leaves with one send. Only what a slow receiver did not take is kept, per connection and direction, and
+while something is kept the other side is not read: that is the back-pressure, and it bounds memory to one buffer each
+way.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attls import errors
+from attls.errors import Reason
+from attls.model import Direction
+from attls.observe import HANDSHAKE, SECURE, Record
+from attls.relay.connection import ENDED, READABLE, Relay, shut
+from attls.relay.lifecycle import INBOUND, OUTBOUND, Event, State
+from attls.tls import (
+    Engine,
+    EngineError,
+    Environment,
+    WantReadError,
+    ZeroReturnError,
+    identify,
+    looks_like_tls,
+    resumes,
+)
+
+if TYPE_CHECKING:
+    from attls.relay.reactor import Reactor
+
+RECORD = 16384  # plain bytes in the largest TLS record (RFC 8446 section 5.1)
+_OVERHEAD = 1024  # more than header, padding and tag add to one record, and room for a stray handshake message
+_READ = 256 * 1024
+_HELLO = 16384  # bytes read at once while the peer has not proven itself
+_TURNS = 4  # full reads of one connection before others get their turn
+
+# Shared by all connections of the process: filled and emptied within one call, never kept.
+_received = memoryview(bytearray(_READ))
+_plain = memoryview(bytearray(_READ + 2 * RECORD))
+
+
+class SecureRelay(Relay):
+    """A connection whose network side is TLS."""
+
+    __slots__ = (
+        "app_ended",
+        "app_ready",
+        "app_unsent",
+        "engine",
+        "environment",
+        "heard",
+        "judged",
+        "missing",
+        "net_ended",
+        "net_ready",
+        "net_unsent",
+    )
+
+    def __init__(
+        self, reactor: Reactor, record: Record, dial: Callable[[], socket.socket], environment: Environment
+    ) -> None:
+        outbound = record.flow.direction is Direction.OUTBOUND
+        super().__init__(reactor, record, dial, OUTBOUND if outbound else INBOUND)
+        self.environment = environment
+        self.engine: Engine | None = None
+        self.heard = False  # the peer has sent its first byte
+        self.judged = False  # it is known whether the handshake resumes a session
+        self.missing = 0  # bytes that the last record given to the engine still lacks; -1: not known
+        self.app_unsent: bytes = b""  # plain bytes that the program has not taken yet
+        self.net_unsent: bytes = b""  # TLS bytes that the network has not taken yet
+        self.app_ready = False  # the program's socket had something while we were not reading it
+        self.net_ready = False
+        self.app_ended = False  # FIN is due, or sent, to the program
+        self.net_ended = False  # close_notify is written; FIN is due, or sent, to the network
+
+    # The handshake
+
+    def shake_hands(self) -> None:
+        """Start the handshake on the network socket."""
+        assert self.net is not None
+        environment = self.environment
+        remote = self.record.flow.remote
+        self.engine = environment.engine((str(remote.address), remote.port), self.reactor.clock())
+        self.record.status = HANDSHAKE
+        self._arm_handshake(1 if environment.is_server else 5)
+        if self.net.fileno() in self.reactor.handlers:
+            self.reactor.handlers[self.net.fileno()] = self._on_handshake
+        else:
+            self.reactor.watch(self.net, self._on_handshake)
+        if not environment.is_server:
+            self._step_handshake()
+        if self.dialed & READABLE and not self.over:
+            self._on_handshake(self.dialed)
+
+    def _arm_handshake(self, factor: int) -> None:
+        # The side that spoke first waits longer: its peer may be a busy server. ioctl reference, "Failure and timeout".
+        seconds = self.environment.settings.handshake_timeout * factor
+        if seconds:
+            self.reactor.arm(self, seconds)
+        else:
+            self.reactor.disarm(self)
+
+    def _on_handshake(self, mask: int) -> None:
+        if mask & select.EPOLLOUT and self.net_unsent:
+            self._flush_net()
+        if not mask & READABLE or self.over:
+            return
+        engine, net = self.engine, self.net
+        assert engine is not None
+        assert net is not None
+        while self.life.state is State.HANDSHAKE and not self.over:
+            try:
+                count = net.recv_into(_received, _HELLO)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.abort(errors.PEER_RESET, error.strerror or "")
+                return
+            if not count:
+                self.abort(errors.PEER_CLOSED_HANDSHAKE)
+                return
+            if not self.heard:
+                self.heard = True
+                if not looks_like_tls(_received[0]):
+                    self.abort(errors.CLEARTEXT)
+                    return
+                self._arm_handshake(1)
+            if not self.environment.is_server:
+                self._judge_resumption(bytes(_received[:count]))
+            self._walk(count)
+            # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
+            self.net_ready = count == _HELLO or bool(mask & ENDED)
+            engine.bio_write(_received[:count])
+            self._step_handshake()
+
+    def _judge_resumption(self, flight: bytes) -> None:
+        """Learn from the server's first flight whether it resumes a session."""
+        if not self.judged:
+            answer = resumes(flight)
+            self.judged = answer is not None
+            self.record.resumed = bool(answer)
+
+    def _step_handshake(self) -> None:
+        engine = self.engine
+        assert engine is not None
+        done = True
+        failure: tuple[Reason, str] | None = None
+        try:
+            engine.do_handshake()
+        except WantReadError:
+            done = False
+        except EngineError as error:
+            done = False
+            failure = self.environment.explain(engine, error)
+        flight = self._take_from_engine()
+        if flight:
+            if self.environment.is_server:
+                self._judge_resumption(flight)
+            self.net_unsent += flight
+            self._flush_net()
+        if failure is not None:
+            self.abort(*failure)
+        elif done and not self.over:
+            self._secured(engine)
+
+    def _secured(self, engine: Engine) -> None:
+        record = self.record
+        record.protocol = engine.get_protocol_version_name()
+        record.cipher4, record.cipher = identify(engine.get_cipher_name() or "")
+        record.key_share = engine.get_group_name()
+        record.status = SECURE
+        self.reactor.disarm(self)
+        assert self.net is not None
+        self.reactor.handlers[self.net.fileno()] = self._on_net_early
+        self.happened(Event.SECURED)
+
+    def _on_net_early(self, mask: int) -> None:
+        """Note what the network does while the program is being dialled; its data waits in the kernel."""
+        self.net_ready = True
+        if mask & select.EPOLLOUT and self.net_unsent:
+            self._flush_net()
+        if mask & select.EPOLLERR:
+            self.abort(errors.PEER_RESET)
+
+    def _take_from_engine(self) -> bytes:
+        engine = self.engine
+        assert engine is not None
+        parts = []
+        while True:
+            try:
+                part = engine.bio_read(2 * RECORD)
+            except WantReadError:
+                break
+            parts.append(part)
+            if len(part) < 2 * RECORD:
+                break
+        return b"".join(parts)
+
+    # Carrying bytes
+
+    def relay(self) -> None:
+        """Start both byte loops; the engine may already hold data that came with the handshake."""
+        assert self.app is not None
+        assert self.net is not None
+        self.reactor.handlers[self.net.fileno()] = self.on_net
+        if self.app.fileno() in self.reactor.handlers:
+            self.reactor.handlers[self.app.fileno()] = self.on_app
+            self.app_ready = bool(self.dialed & READABLE)
+        else:
+            self.reactor.watch(self.app, self.on_app)
+        if self._decrypt(0) and self.net_ready:
+            self._pump_net()
+        if self.app_ready and not self.over:
+            self._pump_app()
+
+    def on_net(self, mask: int) -> None:
+        """Handle an event of the network socket."""
+        if mask & select.EPOLLOUT and self.net_unsent:
+            self._resume_app()
+        if mask & READABLE and not self.over:
+            if self.app_unsent:
+                self.net_ready = True
+                if mask & select.EPOLLERR:
+                    self.abort(errors.PEER_RESET)
+            else:
+                self._pump_net(ended=bool(mask & ENDED))
+
+    def on_app(self, mask: int) -> None:
+        """Handle an event of the program's socket."""
+        if mask & select.EPOLLOUT and self.app_unsent:
+            self._resume_net()
+        if mask & READABLE and not self.over:
+            if self.net_unsent:
+                self.app_ready = True
+                if mask & select.EPOLLERR:
+                    self.abort(errors.APP_RESET)
+            else:
+                self._pump_app(ended=bool(mask & ENDED))
+
+    def _pump_net(self, *, ended: bool = True) -> None:
+        """Network → program: read, decrypt, forward until the socket is drained or the program does not keep up.
+
+        `ended` says that the kernel has announced the end of the stream, so that a short read is not the last one.
+        """
+        net = self.net
+        if self.app_unsent or self.over or net is None:
+            self.net_ready = True
+            return
+        self.net_ready = False
+        for _ in range(_TURNS):
+            try:
+                count = net.recv_into(_received)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.abort(errors.PEER_RESET, error.strerror or "")
+                return
+            if not count:
+                if not self.app_ended:
+                    self.abort(errors.TRUNCATED)
+                return
+            if self.app_ended:
+                continue  # nothing counts after close_notify (RFC 8446 section 6.1)
+            if not self._decrypt(count):
+                return
+            if count < _READ and not ended:
+                return
+        self.reactor.hungry.append(self._pump_net)
+
+    def _decrypt(self, count: int) -> bool:
+        """Run `count` received bytes through the engine and forward what comes out; False means "stop reading"."""
+        engine, app = self.engine, self.app
+        assert engine is not None
+        assert app is not None
+        total = 0
+        closed = False
+        single = False
+        try:
+            if count:
+                # One whole record, the shape of small requests, needs no second look at the engine.
+                single = not self.missing and count == 5 + (_received[3] << 8 | _received[4])
+                engine.bio_write(_received[:count])
+                if single:
+                    total = engine.recv_into(_plain, RECORD)
+                else:
+                    self._walk(count)
+            if not single:
+                while True:
+                    total += engine.recv_into(_plain[total:], RECORD)
+        except WantReadError:
+            if not total:
+                # Nothing for the program: it was a control message, or part of a record. An answer may be due.
+                self._send_answers()
+        except ZeroReturnError:
+            closed = True
+        except EngineError as error:
+            self._forward(total)
+            self._fail(error)
+            return False
+        more = self._forward(total)
+        if closed and not self.app_ended and not self.over:
+            self.happened(Event.NET_CLOSED)
+        return more
+
+    def _walk(self, count: int) -> None:
+        """Follow the record headers of `count` received bytes, to know whether they end with a whole record."""
+        position = self.missing
+        if position < 0:
+            return
+        while position + 5 <= count:
+            position += 5 + (_received[position + 3] << 8 | _received[position + 4])
+        # A header that is cut in two is lost to us: from then on the engine is always asked twice.
+        self.missing = position - count if position >= count else -1
+
+    def _forward(self, total: int) -> bool:
+        """Hand `total` plain bytes to the program; False means that it does not keep up, or that all is over."""
+        if not total:
+            return True
+        app = self.app
+        assert app is not None
+        self.record.bytes_in += total
+        try:
+            sent = app.send(_plain[:total])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.abort(errors.APP_RESET, error.strerror or "")
+            return False
+        if sent < total:
+            self.app_unsent = bytes(_plain[sent:total])
+            self.net_ready = True
+            return False
+        return True
+
+    def _pump_app(self, *, ended: bool = True) -> None:
+        """Program → network: read, encrypt, send until the socket is drained or the network does not keep up."""
+        app, engine = self.app, self.engine
+        if self.net_unsent or engine is None or app is None:
+            self.app_ready = True
+            return
+        self.app_ready = False
+        for _ in range(_TURNS):
+            try:
+                count = app.recv_into(_received)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.abort(errors.APP_RESET, error.strerror or "")
+                return
+            if not count:
+                if not self.net_ended:
+                    self.happened(Event.APP_CLOSED)
+                return
+            self.record.bytes_out += count
+            try:
+                if count <= RECORD:
+                    engine.send(_received[:count])
+                    if not self._send(engine.bio_read(RECORD + _OVERHEAD)):
+                        return
+                elif not self._encrypt_many(engine, count):
+                    return
+            except EngineError as error:
+                self._fail(error)
+                return
+            if count < _READ and not ended:
+                return
+        self.reactor.hungry.append(self._pump_app)
+
+    def _encrypt_many(self, engine: Engine, count: int) -> bool:
+        """Encrypt more than one record; each leaves the engine at once, all leave us with one system call."""
+        net = self.net
+        assert net is not None
+        records = []
+        for start in range(0, count, RECORD):
+            engine.send(_received[start : min(start + RECORD, count)])
+            records.append(engine.bio_read(RECORD + _OVERHEAD))
+        try:
+            sent = net.sendmsg(records)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.abort(errors.PEER_RESET, error.strerror or "")
+            return False
+        for index, record in enumerate(records):
+            if sent < len(record):
+                records[index] = record[sent:]
+                self.net_unsent = b"".join(records[index:])
+                self.app_ready = True
+                return False
+            sent -= len(record)
+        return True
+
+    def _send(self, records: bytes) -> bool:
+        """Send TLS bytes, keeping what does not fit; False means that the network does not keep up."""
+        net = self.net
+        assert net is not None
+        try:
+            sent = net.send(records)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.abort(errors.PEER_RESET, error.strerror or "")
+            return False
+        if sent < len(records):
+            self.net_unsent = records[sent:]
+            self.app_ready = True
+            return False
+        return True
+
+    def _send_answers(self) -> None:
+        """Send what the engine wants to say by itself (KeyUpdate, alerts), if anything, behind what is unsent."""
+        answers = self._take_from_engine()
+        if answers:
+            self.net_unsent += answers
+            self._flush_net()
+
+    def _flush_net(self) -> bool:
+        """Try to send what the network had not taken; True when nothing is left."""
+        unsent = self.net_unsent
+        self.net_unsent = b""
+        return self._send(unsent) if unsent else True
+
+    def _resume_app(self) -> None:
+        """Send the rest now that the network takes bytes again; end the direction if that was due, or read on."""
+        if self._flush_net():
+            if self.net_ended:
+                self._shut_net()
+            elif self.app_ready:
+                self._pump_app()
+
+    def _resume_net(self) -> None:
+        """Send the rest now that the program takes bytes again; end the direction if that was due, or read on."""
+        app = self.app
+        assert app is not None
+        try:
+            sent = app.send(self.app_unsent)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.abort(errors.APP_RESET, error.strerror or "")
+            return
+        self.app_unsent = self.app_unsent[sent:]
+        if not self.app_unsent:
+            if self.app_ended:
+                self._shut_app()
+            elif self.net_ready:
+                self._pump_net()
+
+    # Ending
+
+    def end_net(self) -> None:
+        """Write close_notify behind all data and end the network's side of the stream once it is sent."""
+        engine = self.engine
+        assert engine is not None
+        self.net_ended = True
+        try:
+            engine.shutdown()
+        except EngineError as error:
+            self._fail(error)
+            return
+        self.net_unsent += self._take_from_engine()
+        if self._flush_net():
+            self._shut_net()
+
+    def end_app(self) -> None:
+        """End the program's side of the stream once it has taken everything."""
+        self.app_ended = True
+        if not self.app_unsent:
+            self._shut_app()
+
+    def _shut_net(self) -> None:
+        shut(self.net)
+        self.finish_if_drained()
+
+    def _shut_app(self) -> None:
+        shut(self.app)
+        self.finish_if_drained()
+
+    def drained(self) -> bool:
+        """Say whether both directions have been handed to the kernel completely."""
+        return not self.app_unsent and not self.net_unsent
+
+    def _fail(self, error: EngineError) -> None:
+        """End a connection whose TLS broke: the alert goes out, then both ends are reset."""
+        engine = self.engine
+        assert engine is not None
+        reason, detail = self.environment.explain(engine, error)
+        self._send_answers()
+        self.abort(reason, detail)
+
+    def expired(self) -> None:
+        """Judge a passed deadline; in the handshake it depends on whether the peer has said anything."""
+        if self.life.state is State.HANDSHAKE:
+            self.abort(errors.HANDSHAKE_SLOW if self.heard else errors.HANDSHAKE_SILENT)
+        else:
+            super().expired()
+
+    def closed(self) -> None:
+        """Keep a client's session for the next connection to the same place; let go of the engine."""
+        engine, self.engine = self.engine, None
+        if engine is not None and self.record.status == SECURE and not self.environment.is_server:
+            remote = self.record.flow.remote
+            self.environment.remember(engine, (str(remote.address), remote.port), self.reactor.clock())
+
+    def describe(self) -> None:
+        """Fill in the peer's certificate."""
+        if self.engine is not None and self.record.peer_certificate is None:
+            self.record.peer_certificate, self.record.peer_subject = self.environment.peer(self.engine)

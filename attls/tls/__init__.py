@@ -1,0 +1,24 @@
+"""TLS without I/O: environments built from settings and key rings, engines over memory buffers, reasons for failures.
+
+`Environment` is the door. The exceptions that an engine raises are re-exported so that the relay needs no TLS library.
+"""
+
+from OpenSSL.SSL import Connection as Engine
+from OpenSSL.SSL import Error as EngineError
+from OpenSSL.SSL import SysCallError, WantReadError, ZeroReturnError
+
+from attls.tls.ciphers import identify
+from attls.tls.environment import Environment
+from attls.tls.hello import looks_like_tls, resumes
+
+__all__ = [
+    "Engine",
+    "EngineError",
+    "Environment",
+    "SysCallError",
+    "WantReadError",
+    "ZeroReturnError",
+    "identify",
+    "looks_like_tls",
+    "resumes",
+]

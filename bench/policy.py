@@ -1,0 +1,126 @@
+"""How long a large policy takes to load, and one match on it: `python bench/policy.py [RULES]` prints both figures.
+
+The policy is mixed on purpose: port rules, address rules, job and user rules, wide ranges, wildcards, time conditions.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from attls import policy
+from attls.model import Direction, Endpoint, Flow, Owner
+
+SHARED = """
+TTLSGroupAction on
+{
+  TTLSEnabled On
+}
+TTLSEnvironmentAction client
+{
+  HandshakeRole Client
+  TTLSKeyringParms
+  {
+    Keyring APP/RING
+  }
+}
+TTLSConnectionAction new
+{
+  TTLSConnectionAdvancedParms
+  {
+    TLSv1.2 Off
+  }
+}
+IpTimeCondition office
+{
+  DayOfWeekMask 0111110
+  TimeOfDayRange 06:00-20:00
+}
+"""
+
+
+def conditions(number: int, chance: random.Random) -> Iterator[str]:
+    """Write the conditions of one rule, of the kinds that real policies mix."""
+    kind = number % 8
+    address = IPv4Address(0x0A000000 + number * 37 % 0xFFFFFF)
+    if kind in (0, 1):
+        yield f"RemotePortRange {1024 + number * 7 % 60000}"
+    elif kind == 2:
+        yield f"RemoteAddr {address}"
+        yield "RemotePortRange 443"
+    elif kind == 3:
+        yield f"RemoteAddr {address}/28"
+        yield "LocalPortRange 1024-65535"
+    elif kind == 4:
+        yield f"Jobname JOB{number}"
+        yield "RemotePortRange 1414-1420"
+    elif kind == 5:
+        yield f"Jobname P{number}*"
+    elif kind == 6:
+        yield f"Userid USER{number}"
+        yield f"LocalAddr {address}"
+    else:
+        yield f"RemotePortRange {1024 + number % 500 * 100}-{1024 + number % 500 * 100 + chance.randrange(90)}"
+        yield f"RemoteAddr {address}-{address + 5}"
+
+
+def policy_text(rules: int) -> str:
+    """Write a policy of that many rules."""
+    chance = random.Random(7)
+    parts = [SHARED]
+    for number in range(rules):
+        lines = list(conditions(number, chance))
+        if number % 50 == 0:
+            lines.append("IpTimeConditionRef office")
+        if number % 3 == 0:
+            lines.append("TTLSConnectionActionRef new")
+        body = "\n".join(f"  {line}" for line in lines)
+        parts.append(
+            f"TTLSRule rule-{number}\n{{\n{body}\n  Direction Outbound\n  Priority {1 + number % 900}\n"
+            "  TTLSGroupActionRef on\n  TTLSEnvironmentActionRef client\n}\n"
+        )
+    return "".join(parts)
+
+
+def flows(count: int, rules: int) -> list[tuple[Flow, Owner]]:
+    """Make connections, most of which some rule fits."""
+    chance = random.Random(11)
+    made = []
+    for _ in range(count):
+        number = chance.randrange(rules)
+        remote = Endpoint(
+            IPv4Address(0x0A000000 + number * 37 % 0xFFFFFF),
+            chance.choice([443, 1414, 22, 1024 + number * 7 % 60000]),
+        )
+        flow = Flow(Direction.OUTBOUND, Endpoint(IPv4Address("10.9.9.9"), chance.randrange(32768, 60999)), remote)
+        made.append((flow, Owner(user=f"user{number}", job=f"JOB{number}")))
+    return made
+
+
+def main() -> None:
+    """Print the time to load the policy and the average time of a match."""
+    rules = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "bench.policy"
+        path.write_text(policy_text(rules))
+        started = time.perf_counter()
+        loaded = policy.load(path)
+        took = time.perf_counter() - started
+    print(f"policy of {rules} rules: loaded in {took:.2f} s")
+    asked = flows(20_000, rules)
+    now = datetime(2026, 7, 31, 12, 0)
+    started = time.perf_counter()
+    matched = sum(loaded.match(flow, owner, now).rule is not None for flow, owner in asked)
+    took = (time.perf_counter() - started) / len(asked)
+    share = matched * 100 // len(asked)
+    print(f"one match: {took * 1e6:.1f} us on average ({share} % of the connections found a rule)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""`attls demo` end to end: it passes, several at once pass, it can be interrupted anywhere, and it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.scene
+
+DEMO = (sys.executable, "-m", "attls", "demo")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Give the demo a place for its temporary files that is ours alone, so that we see what it leaves there."""
+    return {**os.environ, "TMPDIR": str(tmp_path)}
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(tmp_path: Path) -> Iterator[None]:
+    """After every test of this file: no file, no process, no interface, no rule, no route of the demo is left."""
+    before = host()
+    yield
+    assert before == host()
+    assert not list(tmp_path.iterdir())
+    assert not processes_of(tmp_path)
+
+
+def host() -> list[str]:
+    """Take down every line of the host's network state that speaks of the demo's addresses, wire or table."""
+    commands = ("ip -o link", "ip -o address", "ip rule", "ip route show table all", "ip -6 rule", "nft list ruleset")
+    state = [subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout for command in commands]
+    return [line for line in "".join(state).splitlines() if re.search(r"10\.77\.0|fd77:|wire|attls", line)]
+
+
+def processes_of(directory: Path) -> list[str]:
+    """List the processes whose TMPDIR is this directory, after giving those that are ending five seconds."""
+    deadline = time.monotonic() + 5
+    wanted = f"TMPDIR={directory}\0".encode()
+    while True:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if wanted in process.joinpath("environ").read_bytes() and process.name != str(os.getpid()):
+                    found.append(process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            except OSError:
+                continue
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def run_demo(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_demo_passes_and_tells_its_story(environment: dict[str, str]) -> None:
+    """The story names rule, protocol and cipher, shows the secret in act 1 only, and ends with PASS and exit code 0."""
+    code, told, errors = run_demo(environment)
+    assert (0, "") == (code, errors), told
+    first, second = told.split("Act 2")
+    assert "secret-" in next(line for line in first.splitlines() if line.lstrip().startswith("wire "))
+    assert not [line for line in second.splitlines() if line.lstrip().startswith("wire ") and "secret-" in line]
+    assert "TLSv1.3" in second
+    assert "TLS_" in second
+    assert "\x1b" not in told
+    assert told.rstrip().splitlines()[-1].startswith("PASS: ")
+
+
+def test_two_demos_at_once_do_not_collide(environment: dict[str, str]) -> None:
+    """Same addresses, same ports, same host: both pass, and --json is one document and nothing else."""
+    demos = [
+        subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    for each in demos:
+        out, errors = each.communicate(timeout=60)
+        document: dict[str, Any] = json.loads(out)
+        assert (0, "", True) == (each.returncode, errors, document["ok"]), document
+        assert all(check["holds"] for check in document["checks"])
+        seen = {(entry["machine"], entry["family"], entry["protocol"]) for entry in document["connections"]}
+        assert {(machine, family, "TLSv1.3") for machine in ("client", "server") for family in ("IPv4", "IPv6")} == seen
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "Both programs speak plaintext"),
+        (signal.SIGTERM, "Act 2"),
+        (signal.SIGINT, "server $ attls run"),
+        (signal.SIGHUP, "client $ attls run"),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing(environment: dict[str, str], number: int, moment: str) -> None:
+    """Ctrl-C, SIGTERM and a closed terminal end it at any moment, with a sentence and everything removed."""
+    demo = subprocess.Popen(
+        DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**environment, "PYTHONUNBUFFERED": "1"}
+    )
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if moment in line:
+            break
+    demo.send_signal(number)
+    _, errors = demo.communicate(timeout=30)
+    assert (130, "the demo was interrupted; everything it made is removed\n") == (demo.returncode, errors)
+
+
+def test_a_killed_demo_leaves_no_process(tmp_path: Path, environment: dict[str, str]) -> None:
+    """SIGKILL leaves files, which nobody can help, but not one process or namespace."""
+    demo = subprocess.Popen(DEMO, stdout=subprocess.PIPE, text=True, env={**environment, "PYTHONUNBUFFERED": "1"})
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "client $ attls run" in line:
+            break
+    demo.kill()
+    demo.communicate(timeout=10)
+    assert not processes_of(tmp_path)
+    subprocess.run(["rm", "-r", *map(str, tmp_path.iterdir())], check=True)
+
+
+def test_without_root_it_says_so() -> None:
+    """An ordinary user gets one sentence with the way out, and exit code 3."""
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *DEMO],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (3, "") == (done.returncode, done.stdout)
+    assert "needs root" in done.stderr
+
+
+def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> None:
+    """What is not installed is named, and what to type to install it; exit code 3."""
+    done = subprocess.run(DEMO, capture_output=True, text=True, env={**os.environ, "PATH": str(tmp_path)}, check=False)
+    assert (3, "") == (done.returncode, done.stdout)
+    assert "apt-get install" in done.stderr
+    assert "redis-server" in done.stderr
