@@ -136,7 +136,7 @@ def _supported(key: object) -> PrivateKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a certificate is to say; `days` of validity, `purposes` out of `server` and `client`.
+    """What a certificate is to say; `days` of validity, `purposes` out of `server`, `client` and `ocsp`.
 
     `begins` and `ends` (aware) replace what `days` from now would be; `usages` adds key usages by their name in
     X.509, e.g. `content_commitment`. `extra` holds further extensions as they are, e.g. hostIdMappings.
@@ -324,8 +324,7 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
         True,
     )
     if not profile.is_authority:
-        known = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-        yield x509.ExtendedKeyUsage([known[purpose] for purpose in profile.purposes]), False
+        yield x509.ExtendedKeyUsage([_PURPOSES[purpose] for purpose in profile.purposes]), False
     yield x509.SubjectKeyIdentifier.from_public_key(public_key), False
     if profile.names:
         yield x509.SubjectAlternativeName(profile.names), False
@@ -344,6 +343,13 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
             ),
             False,
         )
+
+
+_PURPOSES = {
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "ocsp": ExtendedKeyUsageOID.OCSP_SIGNING,
+}
 
 
 def check_clock(now: datetime.datetime) -> None:
@@ -402,7 +408,7 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
     """Return the profile that makes a certificate saying what `old` says, valid for `days`."""
     constraints = extension_of(old, x509.BasicConstraints)
     usages = extension_of(old, x509.ExtendedKeyUsage)
-    words = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    words = {oid: word for word, oid in _PURPOSES.items()}
     usage = extension_of(old, x509.KeyUsage)
     names = extension_of(old, x509.SubjectAlternativeName)
     made_by_us = {
@@ -785,7 +791,7 @@ def summary(certificate: x509.Certificate) -> dict[str, object]:
     names = extension_of(certificate, x509.SubjectAlternativeName)
     usages = extension_of(certificate, x509.ExtendedKeyUsage)
     usage = extension_of(certificate, x509.KeyUsage)
-    words = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    words = {oid: word for word, oid in _PURPOSES.items()}
     return {
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),

@@ -8,6 +8,7 @@ Layout, all of it readable text (`docs/keyrings.md` shows one file of each kind)
     DIR/requests/OWNER/LABEL.csr            a request that waits for its certificate
     DIR/maps/OWNER/LABEL.toml               a name filter that gives certificates a user
     DIR/criteria.toml                       what criteria of such filters stand for
+    DIR/revoked/OWNER/LABEL.toml            what an authority has revoked
     DIR/grants.toml                         who may read which ring, if the settings ask for that
     DIR/store.toml                          settings; missing = defaults
 
@@ -44,6 +45,7 @@ from attls.keyring.mapping import (
     check_filter,
     local_host_names,
 )
+from attls.keyring.revocation import Revocation
 from attls.keyring.values import Trust, Usage
 
 PassphraseSource = Callable[[], bytes | None]
@@ -569,6 +571,39 @@ class Files:
             )
         known = f"it has {', '.join(repr(other) for other in others[:10])}" if others else "it has none"
         return names.MissingError(f"{owner} has no ring '{name}' in {self.directory}; {known}")
+
+    # Revocation
+
+    def revocations(self, owner: str, label: str) -> list[Revocation]:
+        """Return what the authority `label` of `owner` has revoked."""
+        path = self._revocation_path(owner, label)
+        data = self._toml(path) or {}
+        try:
+            return [
+                Revocation(int(str(item["serial"]), 16), item["when"], x509.ReasonFlags(str(item["reason"])))
+                for item in data.get("revoked", [])
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
+
+    def revoke(self, owner: str, label: str, revocation: Revocation) -> None:
+        """Remember that the authority `label` of `owner` revoked a certificate; once revoked stays revoked."""
+        path = self._revocation_path(owner, label)
+        with self.writing():
+            before = self.revocations(owner, label)
+            if any(one.serial == revocation.serial for one in before):
+                raise KeyringError(f"certificate {revocation.serial:X} of '{label}' is revoked already")
+            text = f"# What the authority {label} has revoked; changed by: attls cert revoke\n" + "".join(
+                f'\n[[revoked]]\nserial = "{one.serial:X}"\nwhen = {one.when:%Y-%m-%dT%H:%M:%SZ}\n'
+                f'reason = "{one.reason.value}"\n'
+                for one in (*before, revocation)
+            )
+            files.make_directory(path.parent, secret=False)
+            files.replace(path, text.encode(), mode=0o644)
+
+    def _revocation_path(self, owner: str, label: str) -> Path:
+        owner_name = names.file_name(names.check_owner(owner))
+        return self._kind("revoked") / owner_name / f"{names.file_name(names.check_label(label))}.toml"
 
     # Grants
 
