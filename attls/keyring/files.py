@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import secrets
 import stat
 import time
@@ -45,7 +47,7 @@ def permission_problem(path: Path, status: os.stat_result, *, secret: bool) -> s
             f"{path} belongs to user id {status.st_uid}, neither to root nor to you; "
             f"check its content, then run: chown {os.geteuid()} '{path}'"
         )
-    forbidden = 0o077 if secret else 0o022
+    forbidden = 0o077 if secret else 0o002 if _is_private_group(status.st_gid, status.st_uid) else 0o022
     if status.st_mode & forbidden:
         mode = stat.S_IMODE(status.st_mode)
         if secret:
@@ -53,6 +55,19 @@ def permission_problem(path: Path, status: os.stat_result, *, secret: bool) -> s
             return f"others may get at {path} (mode {mode:04o}); run: chmod {wanted} '{path}'"
         return f"others may write to {path} (mode {mode:04o}); run: chmod go-w '{path}'"
     return None
+
+
+def _is_private_group(group: int, owner: int) -> bool:
+    """Tell whether nobody but `owner` is in `group`: many systems give each user a group of her own and umask 002.
+
+    OpenSSH as Debian ships it judges likewise. Asked only by name, since going through all users can take minutes
+    where they come from a directory server.
+    """
+    try:
+        name, entry = pwd.getpwuid(owner).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return entry.gr_name == name and set(entry.gr_mem) <= {name}
 
 
 def check_directory(path: Path, *, secret: bool) -> None:

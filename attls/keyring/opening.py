@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ _SYSTEM_TRUST = (
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # Fedora, RHEL
     Path("/var/lib/ca-certificates/ca-bundle.pem"),  # openSUSE
 )
+
+
+_ATTEMPTS = 5
 
 
 class Store(Files):
@@ -73,6 +76,23 @@ class Store(Files):
             reference = f"{connection_user}/{reference}"
         return self._stored_ring(reference, connection_user)
 
+    def watched(self, references: Iterable[str]) -> tuple[Path, ...]:
+        """Return the directories in which any change can change what `references` (as in a policy) mean.
+
+        For whoever watches them with inotify: files are replaced by renaming, so watching directories is enough, and a
+        directory of the store that is made later shows up as a change in the directory above it.
+        """
+        found: set[Path] = set()
+        for reference in references:
+            if reference.startswith(("/", "./", "../")):
+                path = Path(reference)
+                found |= {path} if path.is_dir() else {path.parent}
+                # Links lead elsewhere: ACME clients renew in the directory that their links point into.
+                found |= {child.resolve().parent for child in path.glob("*.pem")} if path.is_dir() else set()
+            else:
+                found |= {self.directory, *(path for path in self.directory.rglob("*") if path.is_dir())}
+        return tuple(sorted(path for path in found if path.is_dir()))
+
     def _stored_ring(self, reference: str, user: str | None) -> Keyring:
         settings = self.settings()
         reader = self._reader(reference, user) if settings.grants else _EVERYTHING
@@ -84,8 +104,18 @@ class Store(Files):
         owner, _, name = reference.partition("/")
         if name == "*":
             return Keyring(reference, self._virtual(reference, owner, reader))
-        ring = self.definition(*names.split_ring(reference))
-        return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+        owner, name = names.split_ring(reference)
+        ring = self.definition(owner, name)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+            except names.MissingError:
+                # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.01)
+                ring = self.definition(owner, name)
+        raise AssertionError("the last attempt returns or raises")
 
     def _reader(self, reference: str, user: str | None) -> Reader:
         """Return what `user` may have of a ring under strict grants. Raises KeyringError (202) when nothing."""

@@ -54,6 +54,8 @@ _DIRECTIONS = {
     "Both": frozenset({Direction.INBOUND, Direction.OUTBOUND}),
 }
 
+_CODES = (Kind.V2_CIPHERS, Kind.CIPHERS, Kind.CIPHERS_4, Kind.GROUPS, Kind.CLIENT_GROUPS, Kind.PAIRS)
+
 _EXTENDED_MASTER_SECRET = {"Off": Demand.OFF, "On": Demand.OPTIONAL, "Required": Demand.REQUIRED}
 
 # Revocation settings that few implementations look at: kept by name, so that nothing the policy says is lost.
@@ -298,19 +300,18 @@ class Resolver:
                 word=used + 1,
                 hint="put a label with blanks in double quotes",
             )
-        elif parameter.many and parameter.kind is not Kind.NAME_AND_LABEL:
+        elif parameter.kind in _CODES:
             try:
                 values.parse(parameter, [following])
             except values.BadValue:
                 return
-            if following[0:1].isdigit() or "_" in following or "." in following:
-                self.findings.warning(
-                    line,
-                    "ignored-words",
-                    f"'{following}' is ignored: one value a line",
-                    word=used + 1,
-                    hint=f"repeat {parameter.name} on a line of its own",
-                )
+            self.findings.warning(
+                line,
+                "ignored-words",
+                f"'{_short(following)}' is ignored: one value a line",
+                word=used + 1,
+                hint=f"repeat {parameter.name} on a line of its own",
+            )
 
     def _unknown_in_block(self, line: Statement, block: Block, waiting: list[Statement]) -> None:
         if line.keyword == "":

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from attls.cli.keyring import COMMANDS
@@ -381,3 +382,31 @@ def test_certificates_are_revoked_and_listed(demo: Attls) -> None:
     found = certificates.read(Path("ca.crl").read_bytes()).crls[0]
     assert found.get_revoked_certificate_by_serial_number(0x12AB) is not None
     assert document(demo("cert crl --label 'Demo CA' --format der --out ca.der --json"))["revoked"] == 2
+
+
+def test_a_file_is_looked_at_without_importing_it(demo: Attls) -> None:
+    """Certificates, keys and requests, and whether they are known."""
+    demo("cert export --label server --with-key --chain --out x.pem")
+    found = document(demo("cert inspect x.pem --json"))
+    assert [item["known_as"]["label"] for item in found["certificates"]] == ["server", "Demo CA"]
+    assert found["private_keys"] == 1
+    assert "not in the store" in demo("cert inspect x.pem --keyrings other").stdout
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("cert show --label s", ["server"]),
+        ("cert show --owner D", ["DEMO"]),
+        ("cert issue --sign-with D", ["Demo CA"]),
+        ("keyring list DEMO/", ["DEMO/SERVER"]),
+        ("keyring delete X", []),
+        ("cert show --owner NOBODY --label s", []),
+    ],
+)
+def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expected: list[str]) -> None:
+    """Labels, owners, authorities and rings; where nothing fits there is silence."""
+    *before, last = words.split()
+    completer = ShellComplete(click.Group("attls", commands=list(COMMANDS)), {}, "attls", "_ATTLS_COMPLETE")
+    assert [item.value for item in completer.get_completions(before, last)] == expected

@@ -1,6 +1,7 @@
 """Every form of a policy's Keyring value."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,40 @@ def test_a_key_that_we_may_not_read_is_return_code_428(shop: Workshop, monkeypat
     with pytest.raises(KeyringError, match=f"user id {os.geteuid()} may not read it") as caught:
         ring.identity()
     assert caught.value.code == 428
+
+
+def test_another_user_gets_what_file_permissions_give() -> None:
+    """Without privileges a store of root opens for verifying peers, but its keys stay closed (428)."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        shop = Workshop(Path(name) / "keyrings")
+        shop.authority()
+        shop.leaf()
+        shop.ring("SERVER", ("demo", "server", Usage.PERSONAL, True), ("CERTAUTH", "Root", Usage.CERTAUTH, False))
+        os.seteuid(65534)
+        try:
+            ring = shop.store.ring("demo/SERVER")
+            assert len(ring.trust_anchors()) == 1
+            with pytest.raises(KeyringError, match="user id 65534 may not read it") as caught:
+                ring.identity()
+            assert caught.value.code == 428
+            assert shop.store.has_key(shop.store.certificate("demo", "server")) is None
+            with pytest.raises(KeyringError, match="you may not write there"):
+                shop.store.create_ring("nobody", "X")
+        finally:
+            os.seteuid(0)
+
+
+def test_every_change_of_a_ring_happens_in_a_watched_directory(shop: Workshop, tmp_path: Path) -> None:
+    """Inside the store wherever it may be, beside a file, and where the links of an ACME client lead."""
+    watched = shop.store.watched(["demo/SERVER", "SERVER"])
+    assert {path.parent for path in shop.directory.rglob("*")} <= set(watched)
+    live, archive = tmp_path / "live", tmp_path / "archive"
+    for directory in (live, archive):
+        directory.mkdir()
+    (archive / "fullchain1.pem").touch()
+    (live / "fullchain.pem").symlink_to("../archive/fullchain1.pem")
+    assert shop.store.watched([str(live)]) == (archive, live)
+    assert shop.store.watched([str(archive / "fullchain1.pem"), "/nonexistent/x.pem"]) == (archive,)
