@@ -23,7 +23,10 @@ class Workshop:
         sign_with = more.pop("sign_with", None)
         now = more.pop("now", NOW)
         profile = certificates.Profile(
-            subject=certificates.subject_name(label), days=100, is_authority=True, **more  # type: ignore[arg-type]
+            subject=certificates.subject_name(label),
+            days=100,
+            is_authority=True,
+            **more,  # type: ignore[arg-type]
         )
         return operations.create(
             self.store,
