@@ -82,10 +82,15 @@ class OwnerLookup(Protocol):
 
 @dataclass(slots=True)
 class Law:
-    """A generation made ready to serve: its environments, and which of its rules ask for a job name."""
+    """A generation made ready to serve: its environments, and which of its rules ask for a job name.
+
+    `of_rule` finds the same environments by rule name: hashing whole settings for each connection would cost more than
+    everything else here.
+    """
 
     generation: Generation
     environments: dict[TlsSettings, Environment] = field(default_factory=dict)
+    of_rule: dict[str, Environment] = field(default_factory=dict)
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
     failures: dict[tuple[TlsSettings, str], tuple[float, str]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
@@ -159,7 +164,9 @@ class Service:
             if belongs_to_connection_user(settings.keyring):
                 continue
             try:
-                law.environments[settings] = self._environment(settings, generation.rings[ring_key(settings)])
+                environment = self._environment(settings, generation.rings[ring_key(settings)])
+                law.environments[settings] = environment
+                law.of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
                 problems.append(f"rule {rules[0]}: {error}")
             await trio.lowlevel.checkpoint()
@@ -287,8 +294,8 @@ class Service:
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
             self._carry(listener, accepted, record, environment=None, controlled=settings is not None)
-        elif not belongs_to_connection_user(settings.keyring):
-            self._carry(listener, accepted, record, environment=law.environments[settings])
+        elif verdict.rule in law.of_rule:
+            self._carry(listener, accepted, record, environment=law.of_rule[verdict.rule])
         else:
             assert self._nursery is not None
             self._waiting += 1

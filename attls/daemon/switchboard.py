@@ -348,7 +348,7 @@ class Switchboard:
             self._report(petition, record, errno.EPIPE)
             return
         petition.let_socket_go()
-        environment = law.environments.get(settings)
+        environment = law.of_rule.get(record.verdict.rule or "")
         if environment is not None:
             control.supply(environment)
         else:

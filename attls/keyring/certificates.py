@@ -27,6 +27,12 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from attls.errors import KeyringError
 
+# For those who pass such objects on without being able to look into them.
+Certificate = x509.Certificate
+GeneralName = x509.GeneralName
+Name = x509.Name
+EMPTY_NAME = x509.Name([])
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 PUBLIC_KEY_CLASSES = (rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
@@ -42,6 +48,15 @@ HOST_ID_MAPPINGS = x509.ObjectIdentifier("1.3.18.0.2.18.1")
 
 PEM_ENCODING = serialization.Encoding.PEM
 DER_ENCODING = serialization.Encoding.DER
+
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for input that is malformed or beyond it."""
 
 _LONGEST_CHAIN = 10
 _MOST_CERTIFICATES = 2000
@@ -136,9 +151,10 @@ def _supported(key: object) -> PrivateKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a certificate is to say; `days` of validity, `purposes` out of `server` and `client`.
+    """What a certificate is to say; `days` of validity, `purposes` out of `server`, `client` and `ocsp`.
 
-    `extra` holds further extensions as they are, e.g. hostIdMappings.
+    `begins` and `ends` (aware) replace what `days` from now would be; `usages` adds key usages by their name in
+    X.509, e.g. `content_commitment`. `extra` holds further extensions as they are, e.g. hostIdMappings.
     """
 
     subject: x509.Name
@@ -149,6 +165,9 @@ class Profile:
     purposes: tuple[str, ...] = ("server", "client")
     crl_urls: tuple[str, ...] = ()
     ocsp_urls: tuple[str, ...] = ()
+    begins: datetime.datetime | None = None
+    ends: datetime.datetime | None = None
+    usages: tuple[str, ...] = ()
     extra: tuple[x509.Extension[x509.ExtensionType], ...] = ()
 
 
@@ -262,8 +281,8 @@ def build(
     check_clock(now)
     if not 1 <= profile.days <= _MOST_DAYS:
         raise KeyringError(f"a certificate is valid for 1 to {_MOST_DAYS} days, not {profile.days}")
-    begins = (now - _BACKDATE).replace(microsecond=0)
-    ends = (now + datetime.timedelta(days=profile.days)).replace(microsecond=0)
+    begins = (profile.begins or now - _BACKDATE).replace(microsecond=0)
+    ends = (profile.ends or now + datetime.timedelta(days=profile.days)).replace(microsecond=0)
     if signer is None:
         if own_key is None:
             raise KeyringError("a certificate is signed by an authority or by its own key; neither was given")
@@ -274,6 +293,10 @@ def build(
         ends = min(ends, signer.certificate.not_valid_after_utc)
         signing_key, issuer_name = signer.private_key, signer.certificate.subject
         issuer_public = signer.private_key.public_key()
+    if ends <= begins:
+        raise KeyringError(
+            f"the certificate would end ({ends:%Y-%m-%d %H:%M}) before it begins ({begins:%Y-%m-%d %H:%M})"
+        )
     builder = (
         x509.CertificateBuilder()
         .subject_name(profile.subject)
@@ -304,10 +327,10 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
     yield (
         x509.KeyUsage(
             digital_signature=True,
-            content_commitment=False,
+            content_commitment="content_commitment" in profile.usages,
             key_encipherment=enciphers,
-            data_encipherment=False,
-            key_agreement=False,
+            data_encipherment="data_encipherment" in profile.usages,
+            key_agreement="key_agreement" in profile.usages,
             key_cert_sign=profile.is_authority,
             crl_sign=profile.is_authority,
             encipher_only=False,
@@ -316,8 +339,7 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
         True,
     )
     if not profile.is_authority:
-        known = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-        yield x509.ExtendedKeyUsage([known[purpose] for purpose in profile.purposes]), False
+        yield x509.ExtendedKeyUsage([_PURPOSES[purpose] for purpose in profile.purposes]), False
     yield x509.SubjectKeyIdentifier.from_public_key(public_key), False
     if profile.names:
         yield x509.SubjectAlternativeName(profile.names), False
@@ -336,6 +358,13 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
             ),
             False,
         )
+
+
+_PURPOSES = {
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "ocsp": ExtendedKeyUsageOID.OCSP_SIGNING,
+}
 
 
 def check_clock(now: datetime.datetime) -> None:
@@ -394,7 +423,8 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
     """Return the profile that makes a certificate saying what `old` says, valid for `days`."""
     constraints = extension_of(old, x509.BasicConstraints)
     usages = extension_of(old, x509.ExtendedKeyUsage)
-    words = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    words = {oid: word for word, oid in _PURPOSES.items()}
+    usage = extension_of(old, x509.KeyUsage)
     names = extension_of(old, x509.SubjectAlternativeName)
     made_by_us = {
         x509.BasicConstraints.oid,
@@ -411,6 +441,7 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
         is_authority=bool(constraints and constraints.ca),
         path_length=constraints.path_length if constraints else None,
         purposes=tuple(words[usage] for usage in usages if usage in words) if usages else ("server", "client"),
+        usages=tuple(_usage_words(usage)) if usage else (),
         extra=tuple(extension for extension in old.extensions if extension.oid not in made_by_us),
     )
 
@@ -445,7 +476,7 @@ def read(data: bytes, *, password: bytes | None = None, name: str = "the file") 
     contents = Contents()
     try:
         _read_into(contents, data, password, name)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise KeyringError(f"{name} is damaged: {_first_line(error)}", 103) from error
     if len(contents.certificates) > _MOST_CERTIFICATES:
         raise KeyringError(f"{name} holds more than {_MOST_CERTIFICATES} certificates; split it", 103)
@@ -553,19 +584,19 @@ def _read_der_signed(contents: Contents, data: bytes, password: bytes | None) ->
     try:
         contents.requests.append(x509.load_der_x509_csr(data))
         return
-    except ValueError:
+    except UNREADABLE:
         pass
     try:
         contents.crls.append(x509.load_der_x509_crl(data))
         return
-    except ValueError:
+    except UNREADABLE:
         pass
     try:
         contents.keys.append(_supported(serialization.load_der_private_key(data, password)))
         return
     except TypeError as error:
         raise KeyringError("the private key is encrypted and no passphrase was given", 408) from error
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise problem from None
 
 
@@ -607,7 +638,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
             certificate = x509.load_der_x509_certificate(der)
             certificate.public_key()
             _ = certificate.extensions, certificate.subject, certificate.issuer
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise KeyringError(f"a certificate cannot be read: {_first_line(error)}", 103) from error
     return certificate
 
@@ -718,6 +749,18 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def pem_body(text: bytes) -> bytes:
+    """Return the DER inside one PEM block."""
+    return base64.b64decode(b"".join(line for line in text.splitlines() if not line.startswith(b"-----")))
+
+
+def pem_wrapped(body: bytes, kind: str) -> bytes:
+    """Wrap DER as a PEM block of the given kind."""
+    encoded = base64.b64encode(body)
+    lines = [encoded[start : start + 64] for start in range(0, len(encoded), 64)]
+    return b"\n".join([f"-----BEGIN {kind}-----".encode(), *lines, f"-----END {kind}-----".encode(), b""])
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     """Return the SHA-256 fingerprint in upper-case hexadecimal with colons."""
     return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
@@ -763,7 +806,7 @@ def summary(certificate: x509.Certificate) -> dict[str, object]:
     names = extension_of(certificate, x509.SubjectAlternativeName)
     usages = extension_of(certificate, x509.ExtendedKeyUsage)
     usage = extension_of(certificate, x509.KeyUsage)
-    words = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    words = {oid: word for word, oid in _PURPOSES.items()}
     return {
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),

@@ -11,7 +11,6 @@ here: dates, signatures up to the root and revocation; the handshake did that be
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import socket
 from dataclasses import dataclass
@@ -97,6 +96,8 @@ class NameFilter:
     @classmethod
     def from_items(cls, items: list[list[str]]) -> NameFilter:
         """Rebuild a filter from `items`. Raises KeyringError when one of them is malformed."""
+        if not items or not all(isinstance(part, list) and part for part in items):
+            raise KeyringError("a name filter is a list of lists such as [['OU=Pay'], ['O=Example']]")
         return cls(tuple(frozenset(_read_item(item) for item in part) for part in reversed(items)))
 
     def items(self) -> list[list[str]]:
@@ -228,6 +229,11 @@ class Criterion:
     pattern: str
     user: str
 
+    def fits(self, text: str) -> bool:
+        """Tell whether the filled-in criteria `text` (upper case) fits the pattern."""
+        parts = (re.escape(part) for part in re.split(r"([*?])", self.pattern.upper()))
+        return re.fullmatch("".join(parts).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class UserMap:
@@ -285,7 +291,7 @@ class UserMap:
             user = entry.user
             if user is None:
                 text = _filled(entry.criteria or "", job=job, system=system)
-                user = next((one.user for one in self.criteria if fnmatch.fnmatchcase(text, one.pattern.upper())), None)
+                user = next((one.user for one in self.criteria if one.fits(text)), None)
                 if user is None:
                     steps.append(Step(name, False, f"{reason}, but no criterion fits '{text}'"))
                     continue

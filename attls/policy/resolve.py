@@ -54,6 +54,8 @@ _DIRECTIONS = {
     "Both": frozenset({Direction.INBOUND, Direction.OUTBOUND}),
 }
 
+_CODES = (Kind.V2_CIPHERS, Kind.CIPHERS, Kind.CIPHERS_4, Kind.GROUPS, Kind.CLIENT_GROUPS, Kind.PAIRS)
+
 _EXTENDED_MASTER_SECRET = {"Off": Demand.OFF, "On": Demand.OPTIONAL, "Required": Demand.REQUIRED}
 
 # Revocation settings that few implementations look at: kept by name, so that nothing the policy says is lost.
@@ -298,19 +300,18 @@ class Resolver:
                 word=used + 1,
                 hint="put a label with blanks in double quotes",
             )
-        elif parameter.many and parameter.kind is not Kind.NAME_AND_LABEL:
+        elif parameter.kind in _CODES:
             try:
                 values.parse(parameter, [following])
             except values.BadValue:
                 return
-            if following[0:1].isdigit() or "_" in following or "." in following:
-                self.findings.warning(
-                    line,
-                    "ignored-words",
-                    f"'{following}' is ignored: one value a line",
-                    word=used + 1,
-                    hint=f"repeat {parameter.name} on a line of its own",
-                )
+            self.findings.warning(
+                line,
+                "ignored-words",
+                f"'{_short(following)}' is ignored: one value a line",
+                word=used + 1,
+                hint=f"repeat {parameter.name} on a line of its own",
+            )
 
     def _unknown_in_block(self, line: Statement, block: Block, waiting: list[Statement]) -> None:
         if line.keyword == "":
@@ -452,7 +453,10 @@ class Resolver:
     # Pass 3: rules.
 
     def rules(self) -> tuple[Rule, ...]:
-        """Build the rules in search order: priority, then name as ASCII. Call it only when nothing was wrong."""
+        """Build the rules in search order: priority, then name as ASCII. Call it only when nothing was wrong.
+
+        What is wrong with actions together is found here, so look at the findings once more.
+        """
         rules = [self._rule(block) for block in self.blocks["TTLSRule"].values()]
         rules.sort(key=lambda rule: (-rule.priority, rule.name))
         return tuple(rules)
@@ -471,7 +475,7 @@ class Resolver:
         environment = self._action(block, "TTLSEnvironmentAction")
         connection = self._action(block, "TTLSConnectionAction")
         names = (_name_of(group), _name_of(environment), _name_of(connection))
-        enabled, trace, settings = self._ruling(names)
+        enabled, trace, settings = self._ruling(names, block)
         assert block.name is not None
         return Rule(
             name=block.name,
@@ -491,7 +495,9 @@ class Resolver:
             line=block.node.line,
         )
 
-    def _ruling(self, names: tuple[str | None, str | None, str | None]) -> tuple[bool, int, TlsSettings | None]:
+    def _ruling(
+        self, names: tuple[str | None, str | None, str | None], rule: Block
+    ) -> tuple[bool, int, TlsSettings | None]:
         # Many rules name the same actions: work their settings out once, and let them share the value.
         known = self._verdicts.get(names)
         if known is None:
@@ -502,6 +508,14 @@ class Resolver:
             enabled = effective.get("TTLSEnabled") == "On"
             trace = effective.get("Trace", 2)
             assert isinstance(trace, int)
+            fragment = effective.get("ClientMaxSSLFragment", "Off")
+            if enabled and fragment != "Off" and "ClientMaxSSLFragmentLength" not in effective:
+                self.findings.error(
+                    rule.node,
+                    "missing-companion",
+                    f"TTLSRule '{rule.name}': ClientMaxSSLFragment {fragment} needs a ClientMaxSSLFragmentLength",
+                    word=1,
+                )
             known = (enabled, trace, settings_of(effective) if enabled else None)
             self._verdicts[names] = known
         return known

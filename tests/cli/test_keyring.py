@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from attls.cli.keyring import COMMANDS
@@ -315,3 +316,97 @@ def test_keys_are_encrypted_and_decrypted(demo: Attls) -> None:
     assert "give the right passphrase" in demo("keyring verify", code=1).stdout
     assert demo("keyring decrypt --passphrase-file phrase").stdout == "decrypted 2 keys\n"
     demo(export)
+
+
+def test_settings_and_grants(demo: Attls) -> None:
+    """Shown, changed, listed; a grant before strict mode says that it does not count yet."""
+    assert document(demo("keyring settings --json")) == {
+        "strict": False,
+        "auth": "store",
+        "host_names": [],
+        "encrypted": False,
+    }
+    assert "--strict" in demo("keyring grant DEMO/SERVER --user alice").stdout
+    found = document(demo("keyring settings --strict --auth both --host-name here.example --json"))
+    assert found == {"strict": True, "auth": "both", "host_names": ["here.example"], "encrypted": False}
+    demo("keyring grant DEMO/SERVER --user alice --access update")
+    assert document(demo("keyring grants --json")) == [{"ring": "DEMO/SERVER", "user": "ALICE", "access": "update"}]
+    assert Store("keyrings").ring("DEMO/SERVER", "alice").identity().label == "server"
+    demo("keyring revoke DEMO/SERVER --user alice")
+    assert demo("keyring grants").stdout == "no grants in keyrings\n"
+    assert "no grant" in demo("keyring revoke DEMO/SERVER --user alice", code=3).stderr
+    assert document(demo("keyring settings --no-strict --reset-host-names --json"))["host_names"] == []
+
+
+def test_racdcert_takes_one_command_or_a_procedure(demo: Attls) -> None:
+    """From the command line or standard input, where SETROPTS and comments are passed over."""
+    assert "       >SERVER<" in demo('racdcert "RACDCERT ID(DEMO) LISTRING(*)"').stdout
+    procedure = (
+        "/* renew the ring */\n"
+        "RACDCERT ID(DEMO) ADDRING(SECOND)\n"
+        "RACDCERT ID(DEMO) CONNECT(LABEL('server') -\n    RING(SECOND) DEFAULT)\n"
+        "SETROPTS RACLIST(DIGTCERT,DIGTRING) REFRESH\n"
+        "RACDCERT ID(DEMO) EXPORT(LABEL('server')) DSN('x.p12') PASSWORD('secret')\n"
+    )
+    found = document(demo("racdcert --json", given=procedure))
+    assert [step["command"].split()[2] for step in found] == [
+        "ADDRING(SECOND)",
+        "CONNECT(LABEL('server')",
+        "EXPORT(LABEL('server'))",
+    ]
+    assert "secret" not in json.dumps(found)
+    assert Store("keyrings").ring("DEMO/SECOND").identity().label == "server"
+    for line, code in (
+        ("LISTRING(NOPE)", 1),
+        ("NONSENSE", 2),
+        ("ID(a/b) LIST", 2),
+        ("ADDTOKEN(x)", 3),
+        ("DELRING(NOPE)", 3),
+    ):
+        result = demo(f'racdcert --user DEMO "RACDCERT {line}"', code=code)
+        assert (result.stdout, result.stderr.count("\n")) == ("", 1)
+    assert (
+        "command 2: " in demo("racdcert", code=3, given="RACDCERT ID(DEMO) LISTRING(*)\nRACDCERT ADDTOKEN(x)\n").stderr
+    )
+    assert "others" in demo("racdcert \"ID(DEMO) EXPORT(LABEL('server')) DSN('y') PASSWORD('x')\"", code=2).stderr
+
+
+def test_certificates_are_revoked_and_listed(demo: Attls) -> None:
+    """By label, or by serial number where the certificate is not in the store; the CRL says so."""
+    assert "attls cert crl --label 'Demo CA'" in demo("cert revoke --label server --reason keyCompromise").stdout
+    assert "revoked already" in demo("cert revoke --label server", code=3).stderr
+    demo("cert revoke --serial 12:AB --issuer 'Demo CA'")
+    assert "hexadecimal" in demo("cert revoke --serial xyz --issuer 'Demo CA'", code=2).stderr
+    assert "--label, or --serial" in demo("cert revoke", code=2).stderr
+    demo("cert crl --label 'Demo CA' --out ca.crl")
+    found = certificates.read(Path("ca.crl").read_bytes()).crls[0]
+    assert found.get_revoked_certificate_by_serial_number(0x12AB) is not None
+    assert document(demo("cert crl --label 'Demo CA' --format der --out ca.der --json"))["revoked"] == 2
+
+
+def test_a_file_is_looked_at_without_importing_it(demo: Attls) -> None:
+    """Certificates, keys and requests, and whether they are known."""
+    demo("cert export --label server --with-key --chain --out x.pem")
+    found = document(demo("cert inspect x.pem --json"))
+    assert [item["known_as"]["label"] for item in found["certificates"]] == ["server", "Demo CA"]
+    assert found["private_keys"] == 1
+    assert "not in the store" in demo("cert inspect x.pem --keyrings other").stdout
+    assert not Path("other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("cert show --label s", ["server"]),
+        ("cert show --owner D", ["DEMO"]),
+        ("cert issue --sign-with D", ["Demo CA"]),
+        ("keyring list DEMO/", ["DEMO/SERVER"]),
+        ("keyring delete X", []),
+        ("cert show --owner NOBODY --label s", []),
+    ],
+)
+def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expected: list[str]) -> None:
+    """Labels, owners, authorities and rings; where nothing fits there is silence."""
+    *before, last = words.split()
+    completer = ShellComplete(click.Group("attls", commands=list(COMMANDS)), {}, "attls", "_ATTLS_COMPLETE")
+    assert [item.value for item in completer.get_completions(before, last)] == expected

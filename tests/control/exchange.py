@@ -158,7 +158,7 @@ class Exchange:
         law = Law(generation)  # type: ignore[arg-type]
         if self.settings is not None:
             names = ("server.test",) if self.settings.role is not HandshakeRole.CLIENT else ()
-            law.environments[self.settings] = Environment(self.settings, ring(*names))
+            law.of_rule["rule"] = law.environments[self.settings] = Environment(self.settings, ring(*names))
         self.service.law = law
         self.switchboard = Switchboard(self.service, owners)
         self.ledger.on_change = self._changed

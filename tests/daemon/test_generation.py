@@ -64,7 +64,7 @@ def test_a_policy_path_that_cannot_be_read_is_a_sentence(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("attls.policy.load", forbidden)
-    with pytest.raises(GenerationError, match="cannot read the policy .*: Permission denied"):
+    with pytest.raises(GenerationError, match=r"cannot read the policy .*: Permission denied"):
         loaded(tmp_path, rings, rule("a"))
 
 

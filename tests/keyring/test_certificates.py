@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attls.errors import KeyringError
@@ -166,6 +166,7 @@ ROOT = make("Root", authority=True)
 
 
 @given(st.integers(0, 2000), st.integers(0, 7))
+@example(12, 0)  # a certificate of version 4
 def test_a_damaged_certificate_is_read_or_refused(position: int, bit: int) -> None:
     """A flipped bit anywhere never escapes as another kind of error, not even when it is displayed."""
     data = bytearray(certificates.der(ROOT.certificate))
@@ -274,3 +275,10 @@ def test_der_and_bare_base64_are_read() -> None:
     assert [ROOT.certificate] == certificates.read(body).certificates == certificates.read(bare).certificates
     request = certificates.build_request(subject_name("x"), (), ROOT.private_key)
     assert [request] == certificates.read(request.public_bytes(serialization.Encoding.DER)).requests
+
+
+def test_a_pkcs12_file_with_several_keys_is_refused_before_it_is_opened() -> None:
+    """The library would take one of them without a word; every key has a bag of its own to count."""
+    bag = bytes.fromhex("060b2a864886f70d010c0a0102")
+    with pytest.raises(KeyringError, match="several private keys"):
+        certificates.read(b"\x30\x82\x01\x00\x02\x01\x03" + bag + b"\x00" * 9 + bag, password=b"x")

@@ -29,7 +29,21 @@ def test_a_trusted_file_that_others_may_write_is_refused(tmp_path: Path) -> None
     path.write_text("x")
     path.chmod(0o644)
     assert files.read_trusted(path) == b"x"
+    path.chmod(0o666)
+    with pytest.raises(KeyringError, match="chmod go-w"):
+        files.read_trusted(path)
+
+
+def test_the_group_may_write_where_it_is_the_owners_own(tmp_path: Path) -> None:
+    """A clone made under umask 002 works; a group with other people in it does not."""
+    path = tmp_path / "ring"
+    path.write_text("x")
     path.chmod(0o664)
+    assert files._is_private_group(os.getegid(), os.geteuid())
+    assert files.read_trusted(path) == b"x"
+    if os.geteuid() != 0:
+        pytest.skip("giving a file to another group takes root")
+    os.chown(path, -1, 100)
     with pytest.raises(KeyringError, match="chmod go-w"):
         files.read_trusted(path)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from attls.errors import KeyringError
 from attls.keyring import Trust, Way, certificates, mapping, names
-from attls.keyring.mapping import MapFilter, NameFilter, UserMap
+from attls.keyring.mapping import Criterion, MapFilter, NameFilter, UserMap
 from attls.keyring.store import Settings, StoredCertificate
 
 from .workshop import NOW, Workshop
@@ -271,3 +271,17 @@ def test_matching_is_the_tail_of_the_dotted_name(name: list[str], pattern: list[
     expected = (".".join(name)).endswith(".".join(pattern)) and len(pattern) <= len(name)
     whole = NameFilter.read(".".join(name))
     assert expected == NameFilter.read(".".join(pattern)).matches(whole)
+
+
+@given(st.text(alphabet="AB*?[].", max_size=8), st.text(alphabet="AB[].*?", max_size=8))
+def test_criteria_know_two_wildcards_only(pattern: str, text: str) -> None:
+    """Everything but * and ? stands for itself, brackets and dots included."""
+
+    def fits(rest: str, left: str) -> bool:
+        if not rest:
+            return not left
+        if rest[0] == "*":
+            return any(fits(rest[1:], left[cut:]) for cut in range(len(left) + 1))
+        return bool(left) and rest[0] in {"?", left[0]} and fits(rest[1:], left[1:])
+
+    assert fits(pattern, text) == Criterion(pattern, "u").fits(text)

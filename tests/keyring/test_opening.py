@@ -1,6 +1,7 @@
 """Every form of a policy's Keyring value."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def test_a_bare_name_is_a_ring_of_the_connections_user(shop: Workshop) -> None:
         ("*FOO*/*", "is no user name"),
         ("demo/a*", "must not contain"),
         ("", "1 to 237"),
-        ("/", "not a regular file"),
+        ("/", "there are no certificates in /"),
+        ("/dev/null", "not a regular file"),
     ],
 )
 def test_what_cannot_be_opened_is_return_code_202(shop: Workshop, reference: str, word: str) -> None:
@@ -153,6 +155,23 @@ def test_certificates_of_others_in_a_bundle_are_no_anchors(shop: Workshop, tmp_p
         ring.identity()
 
 
+def test_the_chain_of_ones_own_certificate_lets_nobody_in(shop: Workshop, tmp_path: Path) -> None:
+    """An intermediate of a public authority is sent along, but is no anchor; roots and other authorities are."""
+    middle = shop.authority("Middle", sign_with="Root")
+    other = shop.authority("Other", sign_with="Root")
+    leaf = shop.leaf("deep", sign_with="Middle")
+    root = shop.store.certificate("CERTAUTH", "Root")
+    path = tmp_path / "bundle.pem"
+    path.write_bytes(
+        certificates.private_key_pem(shop.store.private_key(leaf))
+        + b"".join(certificates.pem(one.certificate) for one in (leaf, middle, root, other))
+    )
+    path.chmod(0o600)
+    ring = shop.store.ring(str(path))
+    assert ring.identity().chain == (certificates.der(middle.certificate),)
+    assert ring.trust_anchors() == (certificates.der(root.certificate), certificates.der(other.certificate))
+
+
 def test_a_key_database_of_gskkyman_is_told_what_to_do(shop: Workshop, tmp_path: Path) -> None:
     """It cannot be read, and the sentence names the way out."""
     path = tmp_path / "x.kdb"
@@ -172,3 +191,40 @@ def test_a_key_that_we_may_not_read_is_return_code_428(shop: Workshop, monkeypat
     with pytest.raises(KeyringError, match=f"user id {os.geteuid()} may not read it") as caught:
         ring.identity()
     assert caught.value.code == 428
+
+
+def test_another_user_gets_what_file_permissions_give() -> None:
+    """Without privileges a store of root opens for verifying peers, but its keys stay closed (428)."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user takes root")
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        shop = Workshop(Path(name) / "keyrings")
+        shop.authority()
+        shop.leaf()
+        shop.ring("SERVER", ("demo", "server", Usage.PERSONAL, True), ("CERTAUTH", "Root", Usage.CERTAUTH, False))
+        os.seteuid(65534)
+        try:
+            ring = shop.store.ring("demo/SERVER")
+            assert len(ring.trust_anchors()) == 1
+            with pytest.raises(KeyringError, match="user id 65534 may not read it") as caught:
+                ring.identity()
+            assert caught.value.code == 428
+            assert shop.store.has_key(shop.store.certificate("demo", "server")) is None
+            with pytest.raises(KeyringError, match="you may not write there"):
+                shop.store.create_ring("nobody", "X")
+        finally:
+            os.seteuid(0)
+
+
+def test_every_change_of_a_ring_happens_in_a_watched_directory(shop: Workshop, tmp_path: Path) -> None:
+    """Inside the store wherever it may be, beside a file, and where the links of an ACME client lead."""
+    watched = shop.store.watched(["demo/SERVER", "SERVER"])
+    assert {path.parent for path in shop.directory.rglob("*")} <= set(watched)
+    live, archive = tmp_path / "live", tmp_path / "archive"
+    for directory in (live, archive):
+        directory.mkdir()
+    (archive / "fullchain1.pem").touch()
+    (live / "fullchain.pem").symlink_to("../archive/fullchain1.pem")
+    assert shop.store.watched([str(live)]) == (archive, live)
+    assert shop.store.watched([str(archive / "fullchain1.pem"), "/nonexistent/x.pem"]) == (archive,)

@@ -123,3 +123,17 @@ def test_an_empty_ring_is_a_ring() -> None:
     assert ring.trust_anchors() == ()
     with pytest.raises(KeyringError):
         ring.identity()
+
+
+def test_a_narrowed_ring_holds_only_the_keys_it_needs(shop: Workshop) -> None:
+    """Everything else about it stays."""
+    shop.leaf("second")
+    shop.store.connect("demo", "SERVER", Connection("DEMO", "second", Usage.PERSONAL))
+    ring = shop.store.ring("demo/SERVER")
+    narrow = ring.narrowed([None])
+    assert ring.identity() == narrow.identity()
+    assert ring.trust_anchors() == narrow.trust_anchors()
+    with pytest.raises(KeyringError, match="not asked for"):
+        narrow.identity("second")
+    assert ring.identity("second") == ring.narrowed(["second"]).identity("second")
+    assert [entry for entry in ring.narrowed([]).entries if entry.private_key] == []
