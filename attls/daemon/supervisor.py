@@ -85,6 +85,12 @@ class Street(Protocol):
     def release(self) -> None:
         """Remove everything we put on the host; every step is tried on its own."""
 
+    async def keep_claim(self) -> None:
+        """Show other daemons that this network is taken, until cancelled."""
+
+    def leave(self) -> None:
+        """Let another daemon have this network."""
+
 
 class WorkerGoneError(Exception):
     """The worker ended before it answered."""
@@ -158,6 +164,7 @@ class Supervisor:
         self._state = "starting"
         self._steering = False
         self._generation: Generation | None = None
+        self._next: Generation | None = None
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
         self._incarnations: dict[int, int] = {}
@@ -207,6 +214,7 @@ class Supervisor:
         assert generation is not None
         await trio.to_thread.run_sync(self._street.check, generation)
         self._listeners = self._street.open(options.workers)
+        nursery.start_soon(self._street.keep_claim)
         await self._start_workers(nursery)
         operators = admin.listen(directory)
         with operators:
@@ -383,9 +391,10 @@ class Supervisor:
 
     async def _answer_ring(self, worker: WorkerHandle, message: Mapping[str, Any]) -> None:
         """Read the ring of a connection's own user; only rings that the policy in force names so are given out."""
-        generation, reference, user = self._generation, message["reference"], message["user"]
-        assert generation is not None
-        named = {rule.verdict.settings.keyring for rule in generation.policy.rules if rule.verdict.settings is not None}
+        reference, user = message["reference"], message["user"]
+        # In the middle of a refresh workers judge by the next generation while it is not yet in force here.
+        rules = [rule for each in (self._generation, self._next) if each is not None for rule in each.policy.rules]
+        named = {rule.verdict.settings.keyring for rule in rules if rule.verdict.settings is not None}
         if reference not in named or not belongs_to_connection_user(reference):
             reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
         else:
@@ -467,6 +476,7 @@ class Supervisor:
             with contextlib.suppress(ChannelClosedError):
                 await worker.channel.send(Settle(number))
 
+        self._next = generation
         try:
             with trio.fail_after(PREPARE_SECONDS):
                 await _all(prepare, workers)
@@ -480,6 +490,8 @@ class Supervisor:
             if isinstance(error, trio.TooSlowError):
                 raise DaemonError("the workers did not take the new policy in time") from error
             raise
+        finally:
+            self._next = None
         self._generation = generation
         await _all(settle, workers)
 
@@ -528,12 +540,12 @@ class Supervisor:
         """Close what is ours; steering is undone only where we put it and the operator wants it undone."""
         self._street.close()
         # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
-        if self._options.on_exit is OnExit.BLOCK or not (self._steered and self._stop.is_set()):
-            return
-        try:
-            self._street.release()
-        except AttlsError as error:
-            _log.error("%s", error)
+        if self._options.on_exit is OnExit.RELEASE and self._steered and self._stop.is_set():
+            try:
+                self._street.release()
+            except AttlsError as error:
+                _log.error("%s", error)
+        self._street.leave()
 
     # Operators
 
@@ -639,12 +651,11 @@ def run(options: Options) -> None:
     if not process.may_administer_network():
         raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
     journal = "JOURNAL_STREAM" in os.environ
-    configure_log(journal=journal)
     os.umask(0o077)
     process.forbid_dumps()
     process.raise_descriptor_limit()
-    supervisor = Supervisor(options, HostStreet(), announce=_say_ready, journal=journal)
-    trio.run(supervisor.run)
+    with contextlib.closing(configure_log(journal=journal)):
+        trio.run(Supervisor(options, HostStreet(), announce=_say_ready, journal=journal).run)
 
 
 def _say_ready(line: str) -> None:

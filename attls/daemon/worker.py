@@ -7,6 +7,7 @@ the steering in the kernel stays, so that what it served is refused, not passed.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -120,18 +121,19 @@ class Worker:
 async def serve(ours: socket.socket) -> None:
     """Serve until the supervisor orders the end or is gone."""
     channel = worker_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
-    try:
-        order = await channel.receive()
-        assert isinstance(order, Configure)
-        configure_log(journal=order.journal)
-        worker = Worker(channel, order)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(worker.service.run)
-            await channel.send({"kind": "ready", "pid": os.getpid()})
-            nursery.start_soon(worker.obey, nursery.cancel_scope)
-    except* ChannelClosedError:
-        # The supervisor is gone. Not one more byte is carried: ending resets every connection.
-        os._exit(1)
+    with contextlib.ExitStack() as stack:
+        try:
+            order = await channel.receive()
+            assert isinstance(order, Configure)
+            stack.callback(configure_log(journal=order.journal).close)
+            worker = Worker(channel, order)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(worker.service.run)
+                await channel.send({"kind": "ready", "pid": os.getpid()})
+                nursery.start_soon(worker.obey, nursery.cancel_scope)
+        except* ChannelClosedError:
+            # The supervisor is gone. Not one more byte is carried: ending resets every connection.
+            os._exit(1)
 
 
 def main() -> None:

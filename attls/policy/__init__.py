@@ -120,6 +120,8 @@ def _load(path: Path, defaults: Defaults, datasets: Mapping[str, Path], thorough
     if findings.failed:
         raise PolicyError(findings.in_file_order())
     rules = resolver.rules()
+    if findings.failed:
+        raise PolicyError(findings.in_file_order())
     matcher = Matcher(rules)
     if not rules:
         findings.of_file(str(path), "no-rules", "the policy has no rules, so it protects nothing", severity="warning")

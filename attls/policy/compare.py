@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attls.model import Conditions, Direction, Owner, Verdict
+from attls.model import Conditions, Direction, Owner, TimeCondition, Verdict
 from attls.policy import PolicySet, Rule
 from attls.policy.checks import witness
 from attls.policy.language import Value
@@ -42,14 +42,13 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
     told: set[tuple[str, str | None, str | None]] = set()
     for rule, direction in _rules_of_both(old, new):
         question, owner = witness(rule.conditions, direction)
-        before, after = _verdict(old, question, owner), _verdict(new, question, owner)
         # The times of a rule are part of what it does, though not of which connections it is about.
-        times_before, times_after = _times(old, before), _times(new, after)
-        effective_before, effective_after = old.effective(before), new.effective(after)
+        before, times_before = _ruling_of(old, question, owner)
+        after, times_after = _ruling_of(new, question, owner)
         same_settings = before.settings == after.settings and before.tls == after.tls
-        parameters = {} if same_settings else _differences(effective_before, effective_after, before, after)
         if same_settings and times_before == times_after:
             continue
+        parameters = {} if same_settings else _differences(old.effective(before), new.effective(after), before, after)
         connections = describe(rule.conditions, direction)
         key = (connections, before.rule, after.rule)
         if key in told:
@@ -95,17 +94,16 @@ def _rules_of_both(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direc
                 yield rule, direction
 
 
-def _verdict(policy: PolicySet, question: Question, owner: Owner) -> Verdict:
-    # Whatever the hour: the first rule that could ever apply.
+def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> tuple[Verdict, tuple[TimeCondition, ...]]:
+    # Whatever the hour: the first rule that could ever apply, and when it does.
     found = policy.matcher.find_all(question, owner, None, before=len(policy.rules))
-    return policy.rules[found[0]].verdict if found else Verdict()
+    if not found:
+        return Verdict(), ()
+    rule = policy.rules[found[0]]
+    return rule.verdict, rule.conditions.times
 
 
-def _times(policy: PolicySet, verdict: Verdict) -> tuple[object, ...]:
-    return next((rule.conditions.times for rule in policy.rules if rule.name == verdict.rule), ())
-
-
-def _ruling(verdict: Verdict, times: tuple[object, ...]) -> str:
+def _ruling(verdict: Verdict, times: tuple[TimeCondition, ...]) -> str:
     if verdict.rule is None:
         return "in the clear (no rule)"
     if verdict.settings is None:

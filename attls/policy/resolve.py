@@ -453,7 +453,10 @@ class Resolver:
     # Pass 3: rules.
 
     def rules(self) -> tuple[Rule, ...]:
-        """Build the rules in search order: priority, then name as ASCII. Call it only when nothing was wrong."""
+        """Build the rules in search order: priority, then name as ASCII. Call it only when nothing was wrong.
+
+        What is wrong with actions together is found here, so look at the findings once more.
+        """
         rules = [self._rule(block) for block in self.blocks["TTLSRule"].values()]
         rules.sort(key=lambda rule: (-rule.priority, rule.name))
         return tuple(rules)
@@ -472,7 +475,7 @@ class Resolver:
         environment = self._action(block, "TTLSEnvironmentAction")
         connection = self._action(block, "TTLSConnectionAction")
         names = (_name_of(group), _name_of(environment), _name_of(connection))
-        enabled, trace, settings = self._ruling(names)
+        enabled, trace, settings = self._ruling(names, block)
         assert block.name is not None
         return Rule(
             name=block.name,
@@ -492,7 +495,9 @@ class Resolver:
             line=block.node.line,
         )
 
-    def _ruling(self, names: tuple[str | None, str | None, str | None]) -> tuple[bool, int, TlsSettings | None]:
+    def _ruling(
+        self, names: tuple[str | None, str | None, str | None], rule: Block
+    ) -> tuple[bool, int, TlsSettings | None]:
         # Many rules name the same actions: work their settings out once, and let them share the value.
         known = self._verdicts.get(names)
         if known is None:
@@ -503,6 +508,14 @@ class Resolver:
             enabled = effective.get("TTLSEnabled") == "On"
             trace = effective.get("Trace", 2)
             assert isinstance(trace, int)
+            fragment = effective.get("ClientMaxSSLFragment", "Off")
+            if enabled and fragment != "Off" and "ClientMaxSSLFragmentLength" not in effective:
+                self.findings.error(
+                    rule.node,
+                    "missing-companion",
+                    f"TTLSRule '{rule.name}': ClientMaxSSLFragment {fragment} needs a ClientMaxSSLFragmentLength",
+                    word=1,
+                )
             known = (enabled, trace, settings_of(effective) if enabled else None)
             self._verdicts[names] = known
         return known
