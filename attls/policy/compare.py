@@ -24,6 +24,7 @@ from attls.policy.values import merge_addresses, merge_ports
 
 # Names of actions and instance numbers are how a policy is organised, not what it does.
 _NOT_A_CHANGE = ("Trace", "SyslogFacility", "CtraceClearText")
+_Rules = tuple[str | None, str | None]  # the rule before and the rule after
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
     edges = _edges((*old.rules, *new.rules))
     told: set[str] = set()
     for rule, direction in _rules_of_both(old, new):
-        outcomes: dict[tuple[object, ...], list[Conditions]] = {}
-        rulings: dict[tuple[object, ...], tuple[_Ruling, _Ruling]] = {}
+        outcomes: dict[_Rules, list[Conditions]] = {}
+        rulings: dict[_Rules, tuple[_Ruling, _Ruling]] = {}
         for cell in _cells(replace(rule.conditions, directions=frozenset({direction})), edges):
             question, owner = witness(cell, direction)
             before, after = _ruling_of(old, question, owner), _ruling_of(new, question, owner)
