@@ -278,7 +278,8 @@ def dial_outbound(flow: Flow, *, marks: Marks = MARKS) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            _make_transparent(sock, flow.local.address)  # the program itself uses an address that this host does not have
+            # The program itself uses an address that this host does not have.
+            _make_transparent(sock, flow.local.address)
             sock.bind((str(flow.local.address), 0))
         _start(sock, flow.remote)
     except BaseException:
