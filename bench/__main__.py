@@ -97,7 +97,9 @@ def main() -> int:
             versions[OURS] += f" ({machine.attls_libraries()})"
         with stage(present) as built:
             negotiated = built.negotiated()
+            disturbance = machine.Disturbance()
             figures = measure(built, loads, sizes, rounds=rounds, limit=options.limit, tell=tell)
+            facts["during"] = disturbance.describe()
     except BenchError as error:
         tell(f"bench: {error}")
         return 3

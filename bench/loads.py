@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from bench.certificates import SERVER_NAME, Certificates
 from bench.network import BenchError
-from bench.processes import ROOT, resident_bytes, settled_cpu_seconds
+from bench.processes import ROOT, resident_bytes, settled_cpu_seconds, system_seconds
 from bench.proxies import Proxy
 
 TIMEOUT = 120.0
@@ -42,13 +42,15 @@ QUICK = Sizes(seconds=1, connections=400, bulk_bytes=256_000_000, idle=300)
 class Sample:
     """One measurement: `cost` (CPU seconds, or bytes) for `units`, which took `seconds` on the clock.
 
-    `base` is what an idle proxy holds before the first connection, in bytes; only memory has it.
+    `base` is what an idle proxy holds before the first connection, in bytes; only memory has it. `system` is the part
+    of the cost spent in the kernel; only CPU has it.
     """
 
     cost: float
     units: float
     seconds: float
     base: float | None = None
+    system: float | None = None
 
     @property
     def per_unit(self) -> float:
@@ -105,12 +107,12 @@ class CpuLoad(Load):
 
     def run(self, proxy: Proxy, sizes: Sizes) -> Sample:
         pids = proxy.pids()
-        before = settled_cpu_seconds(pids)
+        before, system_before = settled_cpu_seconds(pids), system_seconds(pids)
         units, seconds = self.drive(proxy, sizes)
         after = settled_cpu_seconds(pids)
         if proxy.pids() != pids:
             raise BenchError(f"{proxy.label} replaced one of its processes during {self.label!r}; the figure is void")
-        return Sample(after - before, units, seconds)
+        return Sample(after - before, units, seconds, system=system_seconds(pids) - system_before)
 
 
 def parse_wrk(output: str) -> tuple[float, float]:

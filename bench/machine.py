@@ -9,6 +9,24 @@ import ssl
 from pathlib import Path
 
 
+class Disturbance:
+    """How busy the whole machine was between making this object and reading it: neighbours make figures noisy."""
+
+    def __init__(self) -> None:
+        self.before = self._ticks()
+
+    @staticmethod
+    def _ticks() -> list[int]:
+        return [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+
+    def describe(self) -> str:
+        """Shares of all processor time: in use by anybody, and taken away by the hypervisor."""
+        spent = [after - before for before, after in zip(self.before, self._ticks(), strict=True)]
+        total = sum(spent) or 1
+        idle, waiting, steal = spent[3], spent[4], spent[7]
+        return f"{1 - (idle + waiting + steal) / total:.0%} of the processors in use, {steal / total:.1%} stolen"
+
+
 def describe() -> dict[str, str]:
     """Machine, kernel and system libraries, as short texts."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
@@ -22,7 +40,7 @@ def describe() -> dict[str, str]:
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "generator": f"Python ssl, {ssl.OPENSSL_VERSION}",
-        "load": f"{os.getloadavg()[0]:.2f} before the run",
+        "load": f"{os.getloadavg()[0]:.2f} before the run (best measured on a machine that does nothing else)",
     }
 
 

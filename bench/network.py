@@ -37,11 +37,14 @@ def _ip(*arguments: str) -> None:
         raise BenchError(f"ip {' '.join(arguments)} failed: {done.stderr.strip() or 'no reason given'} (are you root?)")
 
 
-def _prepare(namespace: str) -> None:
-    """Bring loopback up and widen the port range: thousands of closed connections wait out TIME_WAIT on both sides."""
+def _make(namespace: str) -> None:
+    """Add a namespace with loopback up and the kernel's own settings.
+
+    The range of client ports stays as it is: attls dials programs from the ports outside of it, where the same
+    four-tuple as a client's cannot come up.
+    """
+    _ip("netns", "add", namespace)
     _ip("-n", namespace, "link", "set", "lo", "up")
-    setting = "/proc/sys/net/ipv4/ip_local_port_range"
-    _ip("netns", "exec", namespace, "sh", "-c", f"echo 10000 65000 > {setting}")
 
 
 def _sweep() -> None:
@@ -64,16 +67,14 @@ def networks(names: list[str]) -> Iterator[dict[str, Network]]:
     client = f"{PREFIX}-{os.getpid()}-client"
     made: list[str] = []
     try:
-        _ip("netns", "add", client)
         made.append(client)
-        _prepare(client)
+        _make(client)
         result: dict[str, Network] = {}
         for number, name in enumerate(names):
             server = f"{PREFIX}-{os.getpid()}-{name}"
             network = Network(client, server, f"10.203.{number}.1", f"10.203.{number}.2")
-            _ip("netns", "add", server)
             made.append(server)
-            _prepare(server)
+            _make(server)
             link = f"veth{number}"
             _ip("-n", client, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", server)
             _ip("-n", client, "address", "add", f"{network.client_address}/30", "dev", link)

@@ -193,7 +193,7 @@ class Attls(Proxy):
     @staticmethod
     def program(*arguments: str) -> list[str]:
         """The command line of `attls` as this Python runs it."""
-        return [sys.executable, "-c", "from attls.cli import main; main()", *arguments]
+        return [sys.executable, "-m", "attls", *arguments]
 
     def _make_keyring(self, keyrings: Path) -> None:
         user = self.keyring.partition("/")[0]

@@ -36,6 +36,12 @@ class Figures:
         bases = [sample.base for sample in self.samples.get(load, {}).get(proxy, []) if sample.base is not None]
         return statistics.median(bases) if bases else None
 
+    def system_share(self, load: str, proxy: str) -> float | None:
+        """Median share of the CPU time that the kernel spent on the proxy's behalf; None for memory."""
+        samples = self.samples.get(load, {}).get(proxy, [])
+        shares = [sample.system / sample.cost for sample in samples if sample.system is not None and sample.cost]
+        return statistics.median(shares) if shares else None
+
     def best_peer(self, load: str) -> tuple[str, float] | None:
         """The peer with the lowest median, and that median; None when no peer was measured."""
         medians = [
@@ -80,6 +86,7 @@ def table(figures: Figures, loads: Iterable[Load], labels: dict[str, str]) -> st
     loads = [load for load in loads if load.name in figures.samples]
     cost = [["cost per unit", "unit", *labels.values(), "ratio", "bar"]]
     rate = [["rate, for the record", "unit", *labels.values()]]
+    kernel = [["share of CPU time in the kernel", "", *labels.values()]]
     for load in loads:
         ratio = figures.ratio(load.name)
         verdict = "-" if ratio is None else f"{ratio:.2f}x"
@@ -89,11 +96,14 @@ def table(figures: Figures, loads: Iterable[Load], labels: dict[str, str]) -> st
         cost.append([load.label, load.unit, *cells, verdict, f"{load.bar:.2f}x{' OVER' if over else ''}"])
         rates = (figures.rate(load.name, proxy) for proxy in labels)
         rate.append([load.label, load.rate_unit, *(number(None if r is None else r * load.rate_scale) for r in rates)])
+        shares = [figures.system_share(load.name, proxy) for proxy in labels]
+        if any(share is not None for share in shares):
+            kernel.append([load.label, "%", *(number(None if s is None else 100 * s) for s in shares)])
         bases = [figures.base(load.name, proxy) for proxy in labels]
         if any(base is not None for base in bases):
             mebibytes = [number(None if base is None else base / (1 << 20)) for base in bases]
             cost.append(["memory before the first connection", "MiB", *mebibytes, "", ""])
-    return "\n".join([*columns(cost), "", *columns(rate)])
+    return "\n".join([*columns(cost), "", *columns(rate), "", *columns(kernel)])
 
 
 def over_bar(figures: Figures, loads: Iterable[Load]) -> list[str]:
@@ -122,6 +132,7 @@ def document(figures: Figures, loads: Iterable[Load]) -> list[dict[str, object]]
                 "maximum": max(values),
                 "rate": rate * load.rate_scale,
                 "base_bytes": figures.base(load.name, proxy),
+                "system_share": figures.system_share(load.name, proxy),
                 "samples": [{"cost": s.cost, "units": s.units, "seconds": s.seconds} for s in samples],
             }
         best = figures.best_peer(load.name)

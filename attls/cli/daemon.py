@@ -16,11 +16,12 @@ from attls.model import Defaults
 from attls.observe import display
 
 MOST_WORKERS = 128
+REFRESH_SECONDS = 300.0  # ten thousand rules take their time
 
 
-def _ask(run_dir: Path, command: str, **wishes: Any) -> dict[str, Any]:
+def _ask(run_dir: Path, command: str, *, seconds: float = 60.0, **wishes: Any) -> dict[str, Any]:
     """Ask the daemon, or raise DaemonError with what it objects to."""
-    reply = client.ask(RunDirectory(run_dir), {"command": command, **wishes})
+    reply = client.ask(RunDirectory(run_dir), {"command": command, **wishes}, seconds=seconds)
     if "error" in reply:
         raise DaemonError(reply["error"])
     return reply
@@ -102,7 +103,7 @@ def status_command(*, run_dir: Path, as_json: bool, metrics: bool) -> None:
 @click.pass_context
 def refresh_command(ctx: click.Context, *, run_dir: Path, as_json: bool) -> None:
     """Read policy, rules and key rings again; on any error what was in force stays, and the exit code is 1."""
-    reply = _ask(run_dir, "refresh")
+    reply = _ask(run_dir, "refresh", seconds=REFRESH_SECONDS)
     if as_json:
         print_json(reply)
     else:

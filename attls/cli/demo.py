@@ -28,12 +28,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
-from attls.cli.output import json_option, print_json
 
 import attls
 from attls.cli import demo_capture
 from attls.cli.demo_capture import Stream
 from attls.cli.demo_stage import TOOLS, Conversation, Machine, Sniffer, join, missing_tools, wait_for_line
+from attls.cli.output import json_option, print_json
 from attls.errors import AttlsError
 from attls.model import Endpoint
 
@@ -44,6 +44,7 @@ PORT = 6379
 KEY = "payroll:4711"
 FAMILIES = {"IPv4": ("10.77.0.1", "10.77.0.2"), "IPv6": ("fd77::1", "fd77::2")}  # name → client's, server's address
 TLS_1_3 = 0x0304
+LOG_LINES = 30
 
 Tell = Callable[[str], None]
 
@@ -52,6 +53,8 @@ Tell = Callable[[str], None]
 class Check:
     """One claim of the demo, whether it holds, and what was found."""
 
+    act: int
+    family: str | None
     claim: str
     holds: bool
     found: str
@@ -63,6 +66,7 @@ class Report:
 
     checks: list[Check] = field(default_factory=list)
     connections: list[dict[str, Any]] = field(default_factory=list)
+    logs: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -88,11 +92,14 @@ def demo(as_json: bool) -> None:
         with _interruptible():
             _play(report, _silent if as_json else _aloud)
     except DemoBrokenOffError as error:
-        report.checks.append(Check("The play came to its end", False, str(error)))
+        report.checks.append(Check(2, None, "the play came to its end", False, str(error)))
     except KeyboardInterrupt:
         click.echo("the demo was interrupted; everything it made is removed", err=True)
         raise
     seconds = time.monotonic() - began
+    if not report.ok:  # whoever looks for the cause needs the daemons' words, which are gone with their machines
+        for name, log in report.logs.items():
+            click.echo("".join(f"{name}: {line}\n" for line in log.splitlines()[-LOG_LINES:]), err=True, nl=False)
     if as_json:
         document = {
             "ok": report.ok,
@@ -156,8 +163,11 @@ def _play(report: Report, tell: Tell) -> None:
         sniffer = stack.enter_context(contextlib.closing(Sniffer(server, WIRE)))
         _tell_stage(client, server, tell)
         _start_redis(server, directory)
-        _first_act(client, sniffer, report, tell)
-        _second_act(client, server, sniffer, directory, report, tell)
+        _first_act(client, server, sniffer, report, tell)
+        try:
+            _second_act(client, server, sniffer, directory, report, tell)
+        finally:
+            report.logs = {log.stem: log.read_text(errors="replace") for log in sorted(directory.glob("*.log"))}
 
 
 def _tell_stage(client: Machine, server: Machine, tell: Tell) -> None:
@@ -198,17 +208,16 @@ class Talk:
     seen_by_client: str
 
 
-def _first_act(client: Machine, sniffer: Sniffer, report: Report, tell: Tell) -> None:
+def _first_act(client: Machine, server: Machine, sniffer: Sniffer, report: Report, tell: Tell) -> None:
     tell("")
     tell(_headline("Act 1: without AT-TLS"))
     for family in FAMILIES:
-        sniffer.streams()
-        talk = _talk(client, family, tell)
+        talk = _talk(client, server, family, tell)
         streams, _ = sniffer.streams()
         _tell_wire(streams, talk, tell)
         readable = sum(talk.secret.encode() in stream.data for stream in streams)
-        found = f"found in {readable} of {len(streams)} captured streams"
-        _judge(report, tell, f"{family}: the secret can be read on the wire", readable == 2, found)
+        judge = _Judge(report, tell, 1, family)
+        judge("the secret can be read on the wire", readable == 2, f"in {readable} of {len(streams)} streams")
 
 
 def _second_act(
@@ -220,7 +229,6 @@ def _second_act(
     for machine in (server, client):
         _start_attls(machine, rings, directory, tell)
     for family in FAMILIES:
-        sniffer.streams()
         entries: dict[str, dict[str, Any]] = {}
 
         def ask_the_daemons(family: str = family, entries: dict[str, dict[str, Any]] = entries) -> None:
@@ -228,16 +236,17 @@ def _second_act(
             for machine in (client, server):
                 entries[machine.name] = _netstat(machine, family, directory)
 
-        talk = _talk(client, family, tell, meanwhile=ask_the_daemons)
+        talk = _talk(client, server, family, tell, meanwhile=ask_the_daemons)
+        report.connections += [{"machine": name, "family": family, **entry} for name, entry in entries.items()]
         streams, lost = sniffer.streams()
         _tell_wire(streams, talk, tell)
-        _judge_wire(report, tell, streams, lost, talk, entries)
-        _judge_ends(report, tell, talk, entries)
-        report.connections += [{"machine": name, "family": family, **entry} for name, entry in entries.items()]
+        for name, entry in entries.items():
+            tell(f"    {name}   rule {entry['rule']}, {entry['protocol']}, {entry['cipher']}")
+        judge = _Judge(report, tell, 2, family)
+        _hear_the_wire(judge, streams, lost, talk, entries)
+        _hear_the_programs(judge, talk)
     for machine in (client, server):
         machine.run(*ATTLS, "stop", "--run-dir", str(directory / machine.name))
-    tell("")
-    tell("    attls is stopped on both machines; machines, wire and keys are removed.")
 
 
 def _make_rings(directory: Path) -> Path:
@@ -272,10 +281,13 @@ def _start_attls(machine: Machine, rings: Path, directory: Path, tell: Tell) -> 
     tell(click.style(f"             {line}", dim=True))
 
 
-def _talk(client: Machine, family: str, tell: Tell, meanwhile: Callable[[], None] | None = None) -> Talk:
+def _talk(
+    client: Machine, server: Machine, family: str, tell: Tell, *, meanwhile: Callable[[], None] | None = None
+) -> Talk:
     """Let redis-cli store a new secret and read it back; ask both ends who the other one is.
 
-    `meanwhile` is called while the connection stands. Raises DemoBrokenOffError when the two cannot talk.
+    `meanwhile` is called while the connection stands; at the return it has ended on both machines. Raises
+    DemoBrokenOffError when the two cannot talk.
     """
     _, theirs = FAMILIES[family]
     secret = f"secret-{secrets.token_hex(6)}"
@@ -295,6 +307,7 @@ def _talk(client: Machine, family: str, tell: Tell, meanwhile: Callable[[], None
         raise DemoBrokenOffError(f"{family}: client and server could not talk: {error}") from None
     finally:
         conversation.close()
+    _wait_for_silence(client, server)
     by_server = re.search(r"\baddr=(\S+)", client_list)
     by_client = re.search(r"^\s*\d+\s+\d+\s+\S+\s+(\S+)\s+users:\(\(\"redis-cli\"", sockets, re.MULTILINE)
     return Talk(
@@ -304,6 +317,16 @@ def _talk(client: Machine, family: str, tell: Tell, meanwhile: Callable[[], None
         seen_by_server=by_server.group(1) if by_server else "nobody",
         seen_by_client=by_client.group(1) if by_client else "nobody",
     )
+
+
+def _wait_for_silence(*machines: Machine, patience: float = 5.0) -> None:
+    """Wait up to `patience` seconds until no connection to the server's port is left, so that no byte is under way."""
+    deadline = time.monotonic() + patience
+    for machine in machines:
+        while f":{PORT}" in machine.run("ss", "-H", "-t", "-n", "exclude", "listening", "exclude", "time-wait"):
+            if time.monotonic() > deadline:
+                return  # whoever judges the capture will see whether that did harm
+            time.sleep(0.02)
 
 
 def _netstat(machine: Machine, family: str, directory: Path, patience: float = 5.0) -> dict[str, Any]:
@@ -323,58 +346,56 @@ def _server_end(family: str) -> str:
     return str(Endpoint(ipaddress.ip_address(FAMILIES[family][1]), PORT))
 
 
-def _judge_wire(
-    report: Report, tell: Tell, streams: list[Stream], lost: int, talk: Talk, entries: dict[str, dict[str, Any]]
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Writes claims about one conversation into the report, and tells them."""
+
+    report: Report
+    tell: Tell
+    act: int
+    family: str
+
+    def __call__(self, claim: str, holds: bool, found: str) -> None:
+        self.report.checks.append(Check(self.act, self.family, claim, holds, found))
+        mark = click.style("✓", fg="green") if holds else click.style("✗", fg="red", bold=True)
+        self.tell(f"    {mark} {claim:40} {click.style(found, dim=True)}")
+
+
+def _hear_the_wire(
+    judge: _Judge, streams: list[Stream], lost: int, talk: Talk, entries: dict[str, dict[str, Any]]
 ) -> None:
-    """Hear the witness: what the sniffer saw of one conversation."""
-    family = talk.family
-    complete = not lost and not any(stream.missing for stream in streams) and len(streams) == 2
+    """Hear the witness: what the sniffer saw of one conversation, and whether the daemons say the same."""
+    whole = not lost and not any(stream.missing for stream in streams) and len(streams) == 2
     amount = sum(len(stream.data) for stream in streams)
-    found = f"{amount:,} bytes in {len(streams)} streams, {lost} packets lost"
-    _judge(report, tell, f"{family}: the sniffer saw all of the conversation", complete, found)
+    judge("the sniffer saw all of it", whole, f"{amount:,} bytes in {len(streams)} streams, {lost} packets lost")
 
-    readable = sum(talk.secret.encode() in stream.data for stream in streams)
-    _judge(
-        report, tell, f"{family}: the secret cannot be read on the wire", not readable and bool(streams), "not found"
-    )
+    places = [stream.source for stream in streams if talk.secret.encode() in stream.data]
+    found = f"sent by {places[0]}" if places else "not found"
+    judge("the secret is nowhere on the wire", bool(streams) and not places, found)
 
-    clear = [stream for stream in streams if demo_capture.records_of(stream.data) is None]
-    found = f"clear text from {clear[0].source}" if clear else "no byte outside a TLS record"
-    _judge(report, tell, f"{family}: all that crossed the wire was TLS", not clear and bool(streams), found)
+    clear = [stream.source for stream in streams if demo_capture.records_of(stream.data) is None]
+    found = f"clear text from {clear[0]}" if clear else "no byte outside a TLS record"
+    judge("all that crossed the wire was TLS", bool(streams) and not clear, found)
 
     opened = any(demo_capture.is_client_hello(stream.data) for stream in streams)
     hellos = [hello for stream in streams if (hello := demo_capture.server_hello(stream.data)) is not None]
     chosen = hellos[0] if hellos else demo_capture.Hello(0, 0)
     found = f"ServerHello chose version {chosen.version:#06x}, cipher {chosen.cipher:04X}"
-    _judge(report, tell, f"{family}: a TLS 1.3 handshake opened it", opened and chosen.version == TLS_1_3, found)
+    judge("a TLS 1.3 handshake opened it", opened and chosen.version == TLS_1_3, found)
 
-    reported = {name: (entry["rule"], entry["protocol"], entry["cipher"]) for name, entry in entries.items()}
-    agree = {int(entry["cipher4"], 16) for entry in entries.values()} == {chosen.cipher}
-    found = "; ".join(
-        f"{name}: rule {rule}, {protocol}, {cipher}" for name, (rule, protocol, cipher) in reported.items()
-    )
-    _judge(report, tell, f"{family}: both daemons report what the wire showed", agree, found)
+    ciphers = {entry["cipher4"].upper() for entry in entries.values()}
+    found = f"cipher {', '.join(sorted(ciphers))} in `attls netstat`"
+    judge("both daemons report what the wire shows", ciphers == {f"{chosen.cipher:04X}"}, found)
 
 
-def _judge_ends(report: Report, tell: Tell, talk: Talk, entries: dict[str, dict[str, Any]]) -> None:
+def _hear_the_programs(judge: _Judge, talk: Talk) -> None:
     """Hear the programs: nothing may have changed for them."""
     ours, _ = FAMILIES[talk.family]
-    _judge(
-        report, tell, f"{talk.family}: the client got its data back unchanged", talk.answer == talk.secret, talk.answer
-    )
-    found = f"CLIENT LIST on the server says {talk.seen_by_server}"
+    judge("the client got its data back unchanged", talk.answer == talk.secret, talk.answer)
     holds = talk.seen_by_server.rpartition(":")[0].strip("[]") == ours
-    _judge(report, tell, f"{talk.family}: the server sees the client's true address", holds, found)
-    found = f"the client's socket is connected to {talk.seen_by_client}"
+    judge("the server sees the client's address", holds, f"{talk.seen_by_server} in its CLIENT LIST")
     holds = talk.seen_by_client == _server_end(talk.family)
-    _judge(report, tell, f"{talk.family}: the client sees the server's true address", holds, found)
-
-
-def _judge(report: Report, tell: Tell, claim: str, holds: bool, found: str) -> None:
-    report.checks.append(Check(claim, holds, found))
-    mark = click.style("✓", fg="green") if holds else click.style("✗", fg="red", bold=True)
-    tell(f"    {mark} {claim}")
-    tell(click.style(f"      {found}", dim=True))
+    judge("the client sees the server's address", holds, f"{talk.seen_by_client} as its socket's peer")
 
 
 def _tell_wire(streams: list[Stream], talk: Talk, tell: Tell) -> None:
@@ -395,12 +416,14 @@ def _headline(text: str) -> str:
 
 
 def _tell_result(report: Report, seconds: float) -> None:
+    click.echo("")
     for check in report.checks:
         if not check.holds:
-            click.echo(f"FAIL  {check.claim}: {check.found}")
+            click.echo(f"FAIL: {f'{check.family}: ' if check.family else ''}{check.claim}: {check.found}")
     kept = sum(check.holds for check in report.checks)
     word = click.style("PASS", fg="green", bold=True) if report.ok else click.style("FAIL", fg="red", bold=True)
-    click.echo(f"\n{word}: {kept} of {len(report.checks)} checks hold, in {seconds:.1f} seconds.")
+    click.echo(f"{word}: {kept} of {len(report.checks)} claims hold, in {seconds:.1f} seconds.", nl=False)
+    click.echo(" Machines, wire and keys are removed.")
 
 
 def _aloud(line: str) -> None:

@@ -17,7 +17,6 @@ from attls.keyring import Keyring, Store
 from attls.model import Defaults, TlsSettings
 from attls.policy import PolicySet, Rule
 
-
 RingKey = tuple[str, str | None, str | None]
 
 
@@ -72,7 +71,10 @@ def load(
 
     Raises PolicyError with all diagnostics, or GenerationError with a sentence for each ring that cannot be read.
     """
-    rules = policy.load(path, defaults)
+    try:
+        rules = policy.load(path, defaults)
+    except OSError as error:
+        raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
     store = Store(keyrings)
     rings: dict[RingKey, Keyring] = {}
     problems: dict[RingKey, str] = {}

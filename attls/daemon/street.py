@@ -6,9 +6,14 @@ dials on. Tests put a street of their own in their place.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
+
+import trio
 
 from attls.daemon.generation import Generation
 from attls.errors import InterceptError
@@ -21,10 +26,16 @@ from attls.intercept import (
     dial_outbound,
     local_uids,
     nft,
+    open_listeners,
 )
 from attls.intercept import intercepted as intercepted_at
-from attls.intercept import open_listeners
 from attls.model import Direction, Flow
+
+CLAIM = "\0attls-steering"
+CLAIM_BACKLOG = 1024
+CREDENTIALS = struct.Struct("3i")
+
+_log = logging.getLogger("attls.daemon")
 
 
 class HostStreet:
@@ -36,9 +47,11 @@ class HostStreet:
     def __init__(self) -> None:
         self._routes = Routes()
         self._listeners: Listeners | None = None
+        self._claim: socket.socket | None = None
 
     def open(self, workers: int) -> Sequence[tuple[int, ...]]:
         """Open the listeners of all workers; return the descriptors of each worker's, to be inherited by it."""
+        self._claim = claim_network()
         self._listeners = open_listeners(workers)
         return [worker.numbers() for worker in self._listeners.workers]
 
@@ -72,6 +85,21 @@ class HostStreet:
         if failures:
             raise failures[0]
 
+    async def keep_claim(self) -> None:
+        """Answer whoever asks who steers this network (the connection itself is the answer), until cancelled."""
+        claim = self._claim
+        while claim is not None:
+            await trio.lowlevel.wait_readable(claim)
+            with contextlib.suppress(OSError):
+                claim.accept()[0].close()
+            await trio.sleep(0.01)
+
+    def leave(self) -> None:
+        """Let another daemon have this network."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
     def _table(self, generation: Generation | None) -> str:
         listeners = self._listeners
         return nft.render(
@@ -82,6 +110,42 @@ class HostStreet:
             own_uid=os.geteuid(),
             uids_of=local_uids,
         )
+
+
+def claim_network() -> socket.socket | None:
+    """Claim this network namespace for one daemon; the claim ends when the returned socket is closed, or with us.
+
+    There is one steering table in a network namespace. Two daemons with different run directories would take it from
+    each other and leave the connections of one unprotected. Names of abstract sockets belong to the network namespace,
+    so one of them serves as the lock. Raises InterceptError when another daemon holds it. Somebody else's program that
+    sits on the name gets no say: then there is no claim, and None is returned.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        claim.setblocking(False)
+        claim.bind(CLAIM)
+        claim.listen(CLAIM_BACKLOG)
+    except OSError:
+        claim.close()
+    else:
+        return claim
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as other:
+        other.setblocking(False)
+        try:
+            other.connect(CLAIM)
+            pid, uid, _ = CREDENTIALS.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+        except OSError as error:
+            _log.warning(
+                "somebody sits on the name %s and does not answer (%s); it is ignored", CLAIM[1:], error.strerror
+            )
+            return None
+    if uid not in (0, os.geteuid()):
+        _log.warning("process %d of user id %d sits on the name %s; it is ignored", pid, uid, CLAIM[1:])
+        return None
+    raise InterceptError(
+        f"another attls daemon (process {pid}) steers this network already; stop it first, or run this one in a "
+        "network namespace of its own"
+    )
 
 
 class Listener:

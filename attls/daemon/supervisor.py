@@ -13,6 +13,7 @@ It parses nothing that comes from the network. What it guards is order:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -40,6 +41,7 @@ from attls.daemon.channel import (
     Report,
     RingReply,
     RollBack,
+    Settle,
     supervisor_end,
 )
 from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
@@ -82,6 +84,12 @@ class Street(Protocol):
 
     def release(self) -> None:
         """Remove everything we put on the host; every step is tried on its own."""
+
+    async def keep_claim(self) -> None:
+        """Show other daemons that this network is taken, until cancelled."""
+
+    def leave(self) -> None:
+        """Let another daemon have this network."""
 
 
 class WorkerGoneError(Exception):
@@ -156,12 +164,14 @@ class Supervisor:
         self._state = "starting"
         self._steering = False
         self._generation: Generation | None = None
+        self._next: Generation | None = None
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
         self._incarnations: dict[int, int] = {}
         self._restarts = 0
         self._retired = Counts()
         self._last_error = ""
+        self._steered = False
         self._change = trio.Lock()
         self._numbers = 0
         self._stop = trio.Event()
@@ -204,13 +214,14 @@ class Supervisor:
         assert generation is not None
         await trio.to_thread.run_sync(self._street.check, generation)
         self._listeners = self._street.open(options.workers)
+        nursery.start_soon(self._street.keep_claim)
         await self._start_workers(nursery)
         operators = admin.listen(directory)
         with operators:
             if self._stop.is_set():
                 return
             await trio.to_thread.run_sync(self._street.steer, generation)
-            self._steering = True
+            self._steering = self._steered = True
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
             directory.write_pid()
@@ -241,8 +252,10 @@ class Supervisor:
                 self._stop.set()
                 if self._state == "starting":
                     self._stop_now.cancel()
-            elif self._state == "running":
-                nursery.start_soon(self.refresh)  # not awaited: the next signal may be the one to stop
+            elif self._state == "running" and not self._change.statistics().tasks_waiting:
+                # Not awaited, for the next signal may be the one to stop. A refresh that still waits for its turn will
+                # read the files as they are then, so no second one needs to wait behind it.
+                nursery.start_soon(self.refresh)
 
     # Workers
 
@@ -286,7 +299,10 @@ class Supervisor:
 
     async def _one_worker(self, number: int, task_status: trio.TaskStatus[list[str]] | None) -> list[str]:
         """Run one worker process from birth to death; return what kept it from serving, if anything did."""
-        worker = self._spawn(number)
+        try:
+            worker = self._spawn(number)
+        except OSError as error:
+            return [f"cannot start a worker process: {error.strerror}"]
         problems = [f"worker {number} ended while it started; the log above says why"]
         try:
             async with trio.open_nursery() as nursery:
@@ -294,10 +310,11 @@ class Supervisor:
                 try:
                     with trio.fail_after(START_SECONDS):
                         await worker.ask(self._configuration(number), ("ready", 0))
-                        async with self._change:  # never in the middle of a refresh
+                    async with self._change:  # never in the middle of a refresh
+                        with trio.fail_after(START_SECONDS):
                             problems = await self._install(worker)
-                            if not problems:
-                                self._workers[number] = worker
+                        if not problems:
+                            self._workers[number] = worker
                 except (WorkerGoneError, trio.TooSlowError):
                     pass
                 if not problems:
@@ -319,7 +336,8 @@ class Supervisor:
         # Not trio's own way of starting processes: that uses a thread, and the death signal a worker asks for is sent
         # when the thread that started it ends.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
             descriptors = [each for each in self._listeners[number] if each >= 0]
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
@@ -331,6 +349,7 @@ class Supervisor:
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path},
             )
+            undo.pop_all()
         return WorkerHandle(number, child, supervisor_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours))))
 
     def _configuration(self, number: int) -> Configure:
@@ -372,9 +391,10 @@ class Supervisor:
 
     async def _answer_ring(self, worker: WorkerHandle, message: Mapping[str, Any]) -> None:
         """Read the ring of a connection's own user; only rings that the policy in force names so are given out."""
-        generation, reference, user = self._generation, message["reference"], message["user"]
-        assert generation is not None
-        named = {rule.verdict.settings.keyring for rule in generation.policy.rules if rule.verdict.settings is not None}
+        reference, user = message["reference"], message["user"]
+        # In the middle of a refresh workers judge by the next generation while it is not yet in force here.
+        rules = [rule for each in (self._generation, self._next) if each is not None for rule in each.policy.rules]
+        named = {rule.verdict.settings.keyring for rule in rules if rule.verdict.settings is not None}
         if reference not in named or not belongs_to_connection_user(reference):
             reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
         else:
@@ -383,6 +403,9 @@ class Supervisor:
                 reply = RingReply(message["request"], ring)
             except KeyringError as error:
                 reply = RingReply(message["request"], None, str(error), error.code)
+            except Exception:  # noqa: BLE001 - a bug of ours costs this connection, never the daemon
+                _log.exception("internal error while reading ring %s of %s", reference, user)
+                reply = RingReply(message["request"], None, "an internal error; see the log of the daemon", 202)
         try:
             await worker.channel.send(reply)
         except ChannelClosedError:
@@ -446,11 +469,14 @@ class Supervisor:
                 return  # its successor will install what is in force
 
         async def roll_back(worker: WorkerHandle) -> None:
-            try:
+            with contextlib.suppress(ChannelClosedError):
                 await worker.channel.send(RollBack(number))
-            except ChannelClosedError:
-                return
 
+        async def settle(worker: WorkerHandle) -> None:
+            with contextlib.suppress(ChannelClosedError):
+                await worker.channel.send(Settle(number))
+
+        self._next = generation
         try:
             with trio.fail_after(PREPARE_SECONDS):
                 await _all(prepare, workers)
@@ -464,7 +490,10 @@ class Supervisor:
             if isinstance(error, trio.TooSlowError):
                 raise DaemonError("the workers did not take the new policy in time") from error
             raise
+        finally:
+            self._next = None
         self._generation = generation
+        await _all(settle, workers)
 
     def _refresh_failed(self, problems: Sequence[str], diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         failures = [finding for finding in diagnostics if finding["severity"] == "error"]
@@ -510,12 +539,13 @@ class Supervisor:
     def _leave_street(self) -> None:
         """Close what is ours; steering is undone only where we put it and the operator wants it undone."""
         self._street.close()
-        if self._options.on_exit is OnExit.BLOCK or self._state == "starting":
-            return
-        try:
-            self._street.release()
-        except AttlsError as error:
-            _log.error("%s", error)
+        # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
+        if self._options.on_exit is OnExit.RELEASE and self._steered and self._stop.is_set():
+            try:
+                self._street.release()
+            except AttlsError as error:
+                _log.error("%s", error)
+        self._street.leave()
 
     # Operators
 
@@ -559,7 +589,7 @@ class Supervisor:
             "state": self._state,
             "pid": os.getpid(),
             "version": attls.__version__,
-            "run_dir": str(options.run_dir),
+            "run_dir": str(options.run_dir.absolute()),
             "policy": str(options.policy),
             "keyrings": str(options.keyrings),
             "defaults": options.defaults.value,
@@ -568,6 +598,7 @@ class Supervisor:
             "generation": generation.number,
             "generation_since": datetime.fromtimestamp(generation.loaded).astimezone().isoformat(timespec="seconds"),
             "workers": len(self._workers),
+            "worker_processes": {str(number): worker.child.pid for number, worker in sorted(self._workers.items())},
             "silent_workers": len(self._workers) - len(reports),
             "restarts": self._restarts,
             "steering": self._steering,
@@ -617,13 +648,14 @@ async def _reap(child: subprocess.Popen[bytes]) -> None:
 
 def run(options: Options) -> None:
     """Run the daemon in this process; see `attls.daemon.run`."""
+    if not process.may_administer_network():
+        raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
     journal = "JOURNAL_STREAM" in os.environ
-    configure_log(journal=journal)
     os.umask(0o077)
     process.forbid_dumps()
     process.raise_descriptor_limit()
-    supervisor = Supervisor(options, HostStreet(), announce=_say_ready, journal=journal)
-    trio.run(supervisor.run)
+    with contextlib.closing(configure_log(journal=journal)):
+        trio.run(Supervisor(options, HostStreet(), announce=_say_ready, journal=journal).run)
 
 
 def _say_ready(line: str) -> None:

@@ -18,9 +18,12 @@ from attls.model import Endpoint
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
+SOCK_DESTROY = 21
 NLM_F_REQUEST = 1
+NLM_F_ACK = 4
 NLMSG_ERROR = 2
 INET_DIAG_CGROUP_ID = 21
+ANY_COOKIE = 0xFFFFFFFFFFFFFFFF  # INET_DIAG_NOCOOKIE, twice
 LISTEN = 10  # TCP_LISTEN, include/net/tcp_states.h
 LOOPBACK_INDEX = 1  # `lo` is the first interface of every network namespace
 
@@ -50,17 +53,22 @@ class SocketFacts:
     cgroup: int | None
 
 
-def request(local: Endpoint, remote: Endpoint, *, sequence: int, interface: int = 0) -> bytes:
+def request(
+    local: Endpoint, remote: Endpoint, *, sequence: int, interface: int = 0, cookie: int | None = None
+) -> bytes:
     """Return the netlink message that asks for the socket with exactly these ends.
 
-    Where no connection has them, the kernel answers with the listener that would take such a connection.
+    Where no connection has them, the kernel answers with the listener that would take such a connection. With
+    `cookie` the message asks to abort that socket, provided it is still the same.
     """
     family = socket.AF_INET if local.address.version == 4 else socket.AF_INET6
+    kind, flags = (SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST) if cookie is None else (SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK)
+    number = ANY_COOKIE if cookie is None else cookie
     identity = _IDENTITY.pack(
         local.port, remote.port, local.address.packed.ljust(16, b"\0"), remote.address.packed.ljust(16, b"\0")
-    ) + _IDENTITY_END.pack(interface, 0xFFFFFFFF, 0xFFFFFFFF)  # INET_DIAG_NOCOOKIE: any socket
+    ) + _IDENTITY_END.pack(interface, number & 0xFFFFFFFF, number >> 32)
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + identity
-    return _HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, sequence, 0) + body
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 
 
 def answer(message: bytes, sequence: int) -> SocketFacts | int | None:
@@ -135,14 +143,31 @@ class SocketDiagnosis:
         found = self._ask(local, anybody, LOOPBACK_INDEX)
         return found if found is not None and found.state == LISTEN else None
 
+    def abort(self, local: Endpoint, remote: Endpoint) -> bool:
+        """Abort the connection with these ends, as a reset would; False where there is none. Raises OSError."""
+        facts = self.connection(local, remote)
+        if facts is None:
+            return False
+        # By its cookie: had the connection gone meanwhile, the kernel would take the program's listener instead.
+        found = self._exchange(local, remote, cookie=facts.cookie)
+        if isinstance(found, int) and found not in (0, errno.ENOENT, errno.ESTALE):
+            raise OSError(found, os.strerror(found))
+        return found == 0
+
     def _ask(self, local: Endpoint, remote: Endpoint, interface: int) -> SocketFacts | None:
+        found = self._exchange(local, remote, interface=interface)
+        if isinstance(found, SocketFacts):
+            return found
+        if found == errno.ENOENT:
+            return None
+        raise OSError(found, f"sock_diag: {os.strerror(found)}")
+
+    def _exchange(
+        self, local: Endpoint, remote: Endpoint, *, interface: int = 0, cookie: int | None = None
+    ) -> SocketFacts | int:
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self._socket.send(request(local, remote, sequence=self._sequence, interface=interface))
+        self._socket.send(request(local, remote, sequence=self._sequence, interface=interface, cookie=cookie))
         while True:
             found = answer(self._socket.recv(8192), self._sequence)
-            if isinstance(found, SocketFacts):
-                return found
-            if found == errno.ENOENT:
-                return None
             if found is not None:
-                raise OSError(found, f"sock_diag: {os.strerror(found)}")
+                return found

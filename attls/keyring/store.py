@@ -6,6 +6,10 @@ Layout, all of it readable text (`docs/keyrings.md` shows one file of each kind)
     DIR/private/OWNER/LABEL.KEYID.key       its private key, PKCS#8; mode 0600 in directories of mode 0700
     DIR/rings/OWNER/RING.toml               what is connected, with usage and default
     DIR/requests/OWNER/LABEL.csr            a request that waits for its certificate
+    DIR/maps/OWNER/LABEL.toml               a name filter that gives certificates a user
+    DIR/criteria.toml                       what criteria of such filters stand for
+    DIR/revoked/OWNER/LABEL.toml            what an authority has revoked
+    DIR/grants.toml                         who may read which ring, if the settings ask for that
     DIR/store.toml                          settings; missing = defaults
 
 Theory of operation. The one certificate file is what a change commits with: KEYID is taken from the public key, so a
@@ -17,6 +21,8 @@ because they compare without case; the spelling that was given is kept inside th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator
@@ -25,10 +31,22 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from attls.errors import KeyringError
 from attls.keyring import certificates, files, names
 from attls.keyring.certificates import PrivateKey
+from attls.keyring.grants import Access, Grant, check_reference
+from attls.keyring.mapping import (
+    Criterion,
+    MapFilter,
+    NameFilter,
+    Registered,
+    UserMap,
+    check_filter,
+    local_host_names,
+)
+from attls.keyring.revocation import Revocation
 from attls.keyring.values import Trust, Usage
 
 PassphraseSource = Callable[[], bytes | None]
@@ -82,6 +100,7 @@ class Settings:
     virtual_auth: str = "store"
     encrypt_keys: bool = False
     grants: bool = False
+    host_names: tuple[str, ...] = ()
 
 
 class Files:
@@ -102,13 +121,12 @@ class Files:
         data = self._toml(path)
         if data is None:
             return Settings()
-        known = {"virtual_auth": str, "encrypt_keys": bool, "grants": bool}
+        values: dict[str, Any] = {}
         for key, value in data.items():
-            if key not in known or not isinstance(value, known[key]):
-                raise KeyringError(
-                    f"{path} says {key} = {value!r}, which means nothing here; correct or remove the line"
-                )
-        settings = Settings(**data)
+            if not isinstance(value, _SETTING_TYPES.get(key, ())) or (isinstance(value, list) and not _all_text(value)):
+                raise KeyringError(f"{path} says {key} = {value!r}, which means nothing here; correct the line")
+            values[key] = tuple(value) if isinstance(value, list) else value
+        settings = Settings(**values)
         if settings.virtual_auth not in {"store", "system", "both"}:
             raise KeyringError(f"{path}: virtual_auth is 'store', 'system' or 'both', not '{settings.virtual_auth}'")
         return settings
@@ -120,6 +138,7 @@ class Files:
             f"virtual_auth = {_quoted(settings.virtual_auth)}\n"
             f"encrypt_keys = {str(settings.encrypt_keys).lower()}\n"
             f"grants = {str(settings.grants).lower()}\n"
+            f"host_names = [{', '.join(_quoted(host) for host in settings.host_names)}]\n"
         )
         with self.writing():
             files.replace(self.directory / "store.toml", text.encode(), mode=0o644)
@@ -364,6 +383,22 @@ class Files:
         """Return all files of private keys."""
         return sorted(self._kind("private").glob("*/*.key"))
 
+    def reencrypt(self, passphrase: bytes | None) -> int:
+        """Encrypt all keys, and those to come, with a new passphrase, or none for None; return how many were rewritten.
+
+        Raises KeyringError before anything is changed when a key cannot be read or decrypted.
+        """
+        with self.writing():
+            keys = {path: self._decrypt(path, files.read_secret(path)) for path in self.key_files()}
+            settings = self.settings()
+            if passphrase is not None and not settings.encrypt_keys:
+                self.set_settings(dataclasses.replace(settings, encrypt_keys=True))
+            for path, key in keys.items():
+                files.replace(path, certificates.private_key_pem(key, passphrase), mode=0o600)
+            if passphrase is None:
+                self.set_settings(dataclasses.replace(settings, encrypt_keys=False))
+        return len(keys)
+
     def _drop_keys(self, owner: str, label: str, *, keep: str | None = None) -> None:
         prefix = f"{names.file_name(label)}."
         directory = self._private(owner)
@@ -434,7 +469,7 @@ class Files:
         try:
             shown, kept_name = str(data["owner"]), str(data["name"])
             connections = tuple(_connection(item) for item in data.get("entry", ()))
-        except (KeyError, ValueError, TypeError, KeyringError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, KeyringError) as error:
             raise KeyringError(f"{path} is damaged ({error}); correct it or create the ring again") from error
         if names.fold_owner(shown) != canonical or kept_name != name:
             raise KeyringError(f"{path} does not describe ring {canonical}/{name}; correct it or create the ring again")
@@ -538,6 +573,197 @@ class Files:
         known = f"it has {', '.join(repr(other) for other in others[:10])}" if others else "it has none"
         return names.MissingError(f"{owner} has no ring '{name}' in {self.directory}; {known}")
 
+    # Revocation
+
+    def revocations(self, owner: str, label: str) -> list[Revocation]:
+        """Return what the authority `label` of `owner` has revoked."""
+        path = self._revocation_path(owner, label)
+        data = self._toml(path) or {}
+        try:
+            return [
+                Revocation.of(int(str(item["serial"]), 16), _moment(item["when"]), str(item["reason"]))
+                for item in data.get("revoked", [])
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
+
+    def revoke(self, owner: str, label: str, revocation: Revocation) -> None:
+        """Remember that the authority `label` of `owner` revoked a certificate; once revoked stays revoked."""
+        path = self._revocation_path(owner, label)
+        with self.writing():
+            before = self.revocations(owner, label)
+            if any(one.serial == revocation.serial for one in before):
+                raise KeyringError(f"certificate {revocation.serial:X} of '{label}' is revoked already")
+            text = f"# What the authority {label} has revoked; changed by: attls cert revoke\n" + "".join(
+                f'\n[[revoked]]\nserial = "{one.serial:X}"\nwhen = {one.when:%Y-%m-%dT%H:%M:%SZ}\n'
+                f'reason = "{one.reason.value}"\n'
+                for one in (*before, revocation)
+            )
+            files.make_directory(path.parent, secret=False)
+            files.replace(path, text.encode(), mode=0o644)
+
+    def _revocation_path(self, owner: str, label: str) -> Path:
+        owner_name = names.file_name(names.check_owner(owner))
+        return self._kind("revoked") / owner_name / f"{names.file_name(names.check_label(label))}.toml"
+
+    # Grants
+
+    def grants(self) -> list[Grant]:
+        """Return who may read which ring where the settings ask for grants."""
+        path = self.directory / "grants.toml"
+        data = self._toml(path) or {}
+        try:
+            return [
+                Grant(
+                    check_reference(str(item["ring"])),
+                    names.check_owner(str(item["user"])),
+                    Access[str(item["access"]).upper()],
+                )
+                for item in data.get("grant", [])
+            ]
+        except (KeyError, TypeError, KeyringError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
+
+    def set_grant(self, ring: str, user: str, access: Access | None) -> None:
+        """Let `user` read `ring`, or with None no longer. Raises MissingError when there is nothing to take away."""
+        ring, user = check_reference(ring), names.check_owner(user)
+        with self.writing():
+            before = self.grants()
+            after = [one for one in before if (one.ring, one.user) != (ring, user)]
+            if access is None and len(after) == len(before):
+                raise names.MissingError(f"{user} has no grant for {ring}")
+            if access is not None:
+                after.append(Grant(ring, user, access))
+            text = "# Who may read which ring; changed by: attls keyring grant, attls keyring revoke\n" + "".join(
+                f"\n[[grant]]\nring = {_quoted(one.ring)}\nuser = {_quoted(one.user)}\n"
+                f"access = {_quoted(one.access.name.lower())}\n"
+                for one in after
+            )
+            files.replace(self.directory / "grants.toml", text.encode(), mode=0o644)
+
+    # User mapping
+
+    def filters(self, owner: str | None = None) -> list[MapFilter]:
+        """Return all name filters, or those of one owner. Raises KeyringError when one of them is damaged."""
+        base = self._kind("maps")
+        owners = _names_in(base, "") if owner is None else [names.check_owner(owner)]
+        return [
+            self._filter(base / names.file_name(name) / f"{names.file_name(label)}.toml")
+            for name in owners
+            for label in _names_in(base / names.file_name(name), ".toml")
+        ]
+
+    def _filter(self, path: Path) -> MapFilter:
+        data = self._toml(path) or {}
+        try:
+            subject, issuer = data.get("subject"), data.get("issuer")
+            found = MapFilter(
+                str(data["label"]),
+                data.get("user"),
+                NameFilter.from_items(subject) if subject else None,
+                NameFilter.from_items(issuer) if issuer else None,
+                Trust(data["trust"]),
+                data.get("criteria"),
+            )
+            check_filter(found)
+        except (KeyError, ValueError, TypeError, AttributeError, KeyringError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it or add the filter again") from error
+        return found
+
+    def add_filter(self, entry: MapFilter) -> None:
+        """Keep a name filter. Raises KeyringError for a duplicate label or a filter that exists under another one."""
+        check_filter(entry)
+        owner = names.check_owner(entry.owner)
+        path = self._kind("maps") / names.file_name(owner) / f"{names.file_name(entry.label)}.toml"
+        with self.writing():
+            if path.exists():
+                raise KeyringError(f"{owner} already has a filter labelled '{entry.label}'; choose another label")
+            for other in self.filters():
+                if (other.subject, other.issuer) == (entry.subject, entry.issuer):
+                    raise KeyringError(
+                        f"filter '{other.label}' of {other.owner} already says what these names stand for"
+                    )
+            lines = ["# A name filter of attls; changed by: attls map\n", f"label = {_quoted(entry.label)}\n"]
+            if entry.user is not None:
+                lines.append(f"user = {_quoted(entry.user)}\n")
+            if entry.criteria is not None:
+                lines.append(f"criteria = {_quoted(entry.criteria)}\n")
+            lines.append(f"trust = {_quoted(entry.trust.value)}\n")
+            for key, part in (("subject", entry.subject), ("issuer", entry.issuer)):
+                if part is not None:
+                    rows = ", ".join("[" + ", ".join(_quoted(item) for item in row) + "]" for row in part.items())
+                    lines.append(f"{key} = [{rows}]\n")
+            files.make_directory(path.parent, secret=False)
+            files.replace(path, "".join(lines).encode(), mode=0o644)
+
+    def replace_filter(self, old: MapFilter, new: MapFilter) -> None:
+        """Put `new` in the place of `old`; on an error the old one stays."""
+        check_filter(new)
+        with self.writing():
+            self.delete_filter(old.owner, old.label)
+            try:
+                self.add_filter(new)
+            except KeyringError:
+                self.add_filter(old)
+                raise
+
+    def delete_filter(self, owner: str, label: str) -> None:
+        """Delete a name filter. Raises MissingError when there is none."""
+        canonical = names.check_owner(owner)
+        path = self._kind("maps") / names.file_name(canonical) / f"{names.file_name(names.check_label(label))}.toml"
+        with self.writing():
+            if not path.exists():
+                raise names.MissingError(f"{canonical} has no filter labelled '{label}'")
+            files.remove(path)
+
+    def criteria(self) -> list[Criterion]:
+        """Return what criteria stand for, in the order in which they are tried."""
+        path = self.directory / "criteria.toml"
+        data = self._toml(path) or {}
+        try:
+            found = [
+                Criterion(str(item["criteria"]), names.check_owner(str(item["user"]))) for item in data["criterion"]
+            ]
+        except KeyError as error:
+            if not data:
+                return []
+            raise KeyringError(f"{path} is damaged (no {error}); correct it") from error
+        except (TypeError, KeyringError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
+        # A text without wildcards first, then the longer pattern, as RACF picks among generic profiles.
+        return sorted(found, key=lambda one: ("*" in one.pattern or "?" in one.pattern, -len(one.pattern), one.pattern))
+
+    def set_criterion(self, pattern: str, user: str | None) -> None:
+        """Say which user `pattern` stands for; None forgets it. Raises MissingError when there is none to forget."""
+        if not pattern.isprintable() or not pattern:
+            raise names.InvalidNameError("criteria are printable text such as APPLID=PAYROLL.SYSID=*")
+        with self.writing():
+            kept = [one for one in self.criteria() if one.pattern.upper() != pattern.upper()]
+            if user is None and len(kept) == len(self.criteria()):
+                raise names.MissingError(f"there is no criterion '{pattern}'")
+            if user is not None:
+                kept.append(Criterion(pattern, names.check_owner(user)))
+            text = "# What the criteria of MULTIID filters stand for; changed by: attls map criterion\n" + "".join(
+                f"\n[[criterion]]\ncriteria = {_quoted(one.pattern)}\nuser = {_quoted(one.user)}\n" for one in kept
+            )
+            files.replace(self.directory / "criteria.toml", text.encode(), mode=0o644)
+
+    def user_map(self) -> UserMap:
+        """Return all that turns certificates into users, as it is on disk now; a value that outlives the store."""
+        stored = self.certificates()
+        hosts = self.settings().host_names
+        return UserMap(
+            tuple(
+                Registered(one.certificate.fingerprint(hashes.SHA256()), one.shown_owner, one.label, one.trust)
+                for one in stored
+                if one.owner not in _GROUPS
+            ),
+            tuple(self.filters()),
+            tuple(self.criteria()),
+            tuple(certificates.der(one.certificate) for one in stored if one.trust is Trust.HIGHTRUST),
+            frozenset(host.casefold() for host in hosts) if hosts else local_host_names(),
+        )
+
     # The ground they stand on
 
     def _kind(self, kind: str) -> Path:
@@ -627,6 +853,19 @@ def _connection(item: dict[str, object]) -> Connection:
         raise ValueError("default is true or false")
     owner, label = names.check_owner(str(item["owner"])), names.check_label(str(item["label"]))
     return Connection(owner, label, Usage(str(item["usage"]).upper()), default)
+
+
+_SETTING_TYPES: dict[str, type] = {"virtual_auth": str, "encrypt_keys": bool, "grants": bool, "host_names": list}
+
+
+def _moment(value: object) -> datetime.datetime:
+    if not isinstance(value, datetime.datetime) or value.tzinfo is None:
+        raise ValueError("when is a time with its zone, e.g. 2026-01-31T12:00:00Z")
+    return value
+
+
+def _all_text(values: list[object]) -> bool:
+    return all(isinstance(value, str) and value.isprintable() for value in values)
 
 
 def _names_in(directory: Path, suffix: str) -> list[str]:
