@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reason:
-    """Why a connection ended: `code` as AT-TLS numbers it, `word` for metrics and logs, `text` for people."""
+    """Why a connection ended: `code` as AT-TLS numbers it, `word` for metrics and logs, `text` for people.
+
+    Reasons are compared by identity; those with a name of their own are the constants below.
+    """
 
     code: int
     word: str

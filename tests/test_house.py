@@ -43,7 +43,7 @@ MAY_USE_ROOMS: dict[str, tuple[str, ...]] = {
 # Library → the rooms, or single modules, that may use it. What is not named here is not a dependency of ours.
 MAY_USE_LIBRARY: dict[str, tuple[str, ...]] = {
     "OpenSSL": ("tls",),
-    "cryptography": ("keyring", "tls", "cli.keyring"),  # the last builds names and dates from options, nothing more
+    "cryptography": ("keyring", "tls"),
     "psutil": ("intercept",),
     "pyroute2": ("intercept",),
     "trio": ("intercept", "relay", "control.server", "daemon", "cli"),

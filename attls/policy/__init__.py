@@ -48,7 +48,7 @@ class PolicySet:
     diagnostics: tuple[Diagnostic, ...] = ()
     defaults: Defaults = Defaults.MODERN
     actions: dict[tuple[str, str], Action] = field(default_factory=dict)
-    matcher: Matcher = field(default_factory=lambda: Matcher(()))
+    matcher: Matcher = field(default_factory=lambda: Matcher(()), compare=False, repr=False)
 
     def match(self, flow: Flow, owner: Owner, now: datetime) -> Verdict:
         """Return what policy says of a connection at `now` (local time, or with a time zone)."""

@@ -58,22 +58,31 @@ class _Agent:
                 "second-stack",
                 f"this system has one TCP/IP stack: the image of line {images[0].line} is used, this one is not",
             )
-        if images:
-            yield from self._image(images[0], path)
-        yield from self._image_lines(lines, path)
+        image = self._image_file(images[0], path) if images else None
+        if image is None:
+            yield from self._image_lines(lines, path)  # this file is the image file as well
+        else:
+            for line in lines:
+                if line.keyword.lower() == "ttlsconfig":
+                    self._findings.warning(
+                        line, "wrong-file", f"TTLSConfig does not count here: {image} is the image file of the stack"
+                    )
+            yield from self._image(images[0], image)
         if policy:
             yield policy
 
-    def _image(self, line: Statement, main: Path) -> Iterator[list[Statement]]:
+    def _image_file(self, line: Statement, main: Path) -> Path | None:
+        # The image file that a TcpImage line names; None when it names none, or the main file itself.
         if not line.words:
             self._findings.error(line, "missing-value", f"{line.keyword} needs the name of a stack")
-            return
+            return None
         words = [word for word in line.words[1:2] if word.lower() not in _KEEP and not word.isdigit()]
         if not words:
-            return
+            return None
         target = self._locate(line, words[0], main, word=2)
-        if target is None or target.resolve() in self._seen:
-            return  # the image file may be the main file, which is being read already
+        return None if target is None or target.resolve() in self._seen else target
+
+    def _image(self, line: Statement, target: Path) -> Iterator[list[Statement]]:
         self._seen.add(target.resolve())
         statements = self._open(line, target, word=2)
         if statements is None:

@@ -13,11 +13,12 @@ are reset and the record is closed with the reason.
 
 from __future__ import annotations
 
+# The enumerations are integers because every step looks up a pair of them, and other members hash in Python code.
 import enum
 from collections.abc import Mapping
 
 
-class State(enum.Enum):
+class State(enum.IntEnum):
     """Where a connection is in its life."""
 
     NEW = enum.auto()
@@ -29,7 +30,7 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Event(enum.Enum):
+class Event(enum.IntEnum):
     """What happened."""
 
     STARTED = enum.auto()
@@ -39,7 +40,7 @@ class Event(enum.Enum):
     NET_CLOSED = enum.auto()
 
 
-class Command(enum.Enum):
+class Command(enum.IntEnum):
     """What the relay is to do now."""
 
     DIAL = enum.auto()

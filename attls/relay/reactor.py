@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
 _SMALL_BATCH = 32  # the same, where urgent requests want a look in between
-_TURN = 0.002  # seconds of work before other trio tasks get their turn
+_TURN = 0.02  # seconds of work before other trio tasks get their turn, if none of them asks for it earlier
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
 

@@ -114,7 +114,7 @@ class SecureRelay(Relay):
         engine, net = self.engine, self.net
         assert engine is not None
         assert net is not None
-        while self.life.state is State.HANDSHAKE and not self.over:
+        while True:
             try:
                 count = net.recv_into(_received, _HELLO)
             except BlockingIOError:
@@ -131,20 +131,21 @@ class SecureRelay(Relay):
                     self.abort(errors.CLEARTEXT)
                     return
                 self._arm_handshake(1)
-            if not self.environment.is_server:
+            if not self.judged and not self.environment.is_server:
                 self._judge_resumption(bytes(_received[:count]))
             self._walk(count)
             # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
-            self.net_ready = count == _HELLO or bool(mask & ENDED)
+            more = self.net_ready = count == _HELLO or bool(mask & ENDED)
             engine.bio_write(_received[:count])
             self._step_handshake()
+            if not more or self.life.state is not State.HANDSHAKE or self.over:
+                return
 
     def _judge_resumption(self, flight: bytes) -> None:
         """Learn from the server's first flight whether it resumes a session."""
-        if not self.judged:
-            answer = resumes(flight)
-            self.judged = answer is not None
-            self.record.resumed = bool(answer)
+        answer = resumes(flight)
+        self.judged = answer is not None
+        self.record.resumed = bool(answer)
 
     def _step_handshake(self) -> None:
         engine = self.engine
@@ -160,7 +161,7 @@ class SecureRelay(Relay):
             failure = self.environment.explain(engine, error)
         flight = self._take_from_engine()
         if flight:
-            if self.environment.is_server:
+            if not self.judged and self.environment.is_server:
                 self._judge_resumption(flight)
             self.net_unsent += flight
             self._flush_net()
@@ -182,7 +183,8 @@ class SecureRelay(Relay):
 
     def _on_net_early(self, mask: int) -> None:
         """Note what the network does while the program is being dialled; its data waits in the kernel."""
-        self.net_ready = True
+        if mask & READABLE:
+            self.net_ready = True
         if mask & select.EPOLLOUT and self.net_unsent:
             self._flush_net()
         if mask & select.EPOLLERR:
@@ -191,16 +193,14 @@ class SecureRelay(Relay):
     def _take_from_engine(self) -> bytes:
         engine = self.engine
         assert engine is not None
-        parts = []
-        while True:
-            try:
-                part = engine.bio_read(2 * RECORD)
-            except WantReadError:
-                break
-            parts.append(part)
-            if len(part) < 2 * RECORD:
-                break
-        return b"".join(parts)
+        answer = b""
+        try:
+            answer = engine.bio_read(2 * RECORD)
+            while len(answer) % (2 * RECORD) == 0:
+                answer += engine.bio_read(2 * RECORD)
+        except WantReadError:
+            pass  # the engine has nothing more to say
+        return answer
 
     # Carrying bytes
 

@@ -97,3 +97,14 @@ def test_instances_are_a_change(tmp_path: Path) -> None:
     old = SHARED + rule("r", "LocalPortRange 1")
     (change,) = compare(tmp_path, old, old.replace("Server\n", "Server\n  EnvironmentUserInstance 2\n"))
     assert {"EnvironmentUserInstance": (None, 2)} == change.parameters
+
+
+def test_only_the_part_that_changes_is_told(tmp_path: Path) -> None:
+    """A range that shrinks, and a hole in a range, are told by the ports and addresses that they concern."""
+    old = SHARED + rule("r", "LocalPortRange 1-100", "RemoteAddr 10.0.0.0/8")
+    shrunk = SHARED + rule("r", "LocalPortRange 11-90", "RemoteAddr 10.0.0.0/8")
+    (change,) = compare(tmp_path, old, shrunk)
+    assert "inbound connections on local port 1-10, 91-100 with remote address 10.0.0.0/8" == change.connections
+    hole = old + rule("hole", "LocalPortRange 50", "RemoteAddr 10.1.0.0/16", "Priority 2", group="off")
+    (change,) = compare(tmp_path, old, hole)
+    assert "inbound connections on local port 50 with remote address 10.1.0.0/16" == change.connections
