@@ -3,7 +3,7 @@
 One server namespace with attls and a program, one client namespace with the program's peers, as for the comparison.
 The program measures with its own clock, as it would wait: a query of one connection while nothing else happens, then
 while every worker relays as much as it can; INIT on fresh connections, beside the same handshake of a basic connection
-as the peer sees it; and many INIT and STOP on one connection, with the workers' memory and descriptors before and after.
+as the peer sees it; many INIT and STOP on one connection, with the workers' memory and descriptors before and after.
 """
 
 from __future__ import annotations
