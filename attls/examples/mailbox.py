@@ -23,13 +23,17 @@ def imap(sock: socket.socket) -> None:
         tag, _, command = lines.read().partition(" ")
         verb = command.partition(" ")[0].upper()
         if verb == "CAPABILITY":
-            lines.write(f"* CAPABILITY IMAP4rev1{'' if secure else ' STARTTLS LOGINDISABLED'}")
+            lines.write(f"* CAPABILITY IMAP4rev1 {'AUTH=PLAIN' if secure else 'STARTTLS LOGINDISABLED'}")
             lines.write(f"{tag} OK done")
         elif verb == "STARTTLS" and not secure:
             lines.write(f"{tag} OK begin TLS now")
             secure = client.start_tls(sock).is_secure
         elif verb == "LOGIN":
             lines.write(f"{tag} OK welcome" if secure else f"{tag} NO [PRIVACYREQUIRED] start TLS first")
+        elif verb == "AUTHENTICATE" and secure:
+            lines.write("+ ")
+            lines.read()
+            lines.write(f"{tag} OK welcome")
         elif verb in ("SELECT", "EXAMINE"):
             lines.write("* 0 EXISTS", f"{tag} OK [READ-ONLY] empty")
         elif verb == "NOOP":
