@@ -266,7 +266,8 @@ class Service:
         except InterceptError as error:
             self._refuse(accepted, flow, errors.LOOP, str(error))
         except OSError as error:
-            self._refuse(accepted, flow, errors.APP_RESET, error.strerror or str(error))
+            reason = errors.OVERLOAD if error.errno in _EXHAUSTED else errors.APP_RESET
+            self._refuse(accepted, flow, reason, error.strerror or str(error))
         except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
             _log.exception("internal error while admitting %s", flow)
             self._refuse(accepted, flow, errors.INTERNAL)
