@@ -133,7 +133,7 @@ class Session:
             self.listener.close()
         for port in self.ports:
             with contextlib.suppress(OSError):
-                self.listener = socket.create_server(self.sock.getsockname()[:1] + (port,), family=self.sock.family)
+                self.listener = socket.create_server((self.sock.getsockname()[0], port), family=self.sock.family)
                 self.listener.settimeout(IDLE_SECONDS)
                 return
         raise OSError("all data ports are in use")

@@ -23,7 +23,7 @@ from attls.client import AttlsControlError, Request
 from attls.control.protocol import Junior
 from attls.model import Direction, HandshakeRole
 from tests.control.exchange import SECONDS, Exchange, controlled, in_thread
-from tests.relay.street import authority, client_context, leaf, server_context
+from tests.relay.street import authority, client_context, leaf
 
 SERVER, CLIENT = HandshakeRole.SERVER, HandshakeRole.CLIENT
 ROUNDS = 150 if os.environ.get("ATTLS_TEST_PROFILE") != "deep" else 5000
@@ -160,7 +160,7 @@ def test_what_is_written_around_the_request_goes_clear_before_and_protected_afte
 
             talking = in_thread(talk)
             if generator.random() < 0.3:
-                for start in range(0, min(len(before), 100)):  # a slow writer, byte by byte
+                for start in range(min(len(before), 100)):  # a slow writer, byte by byte
                     program.sendall(before[start : start + 1])
                 program.sendall(before[100:])
             else:
@@ -222,9 +222,7 @@ def test_injected_cleartext_is_never_delivered(tmp_path: Path, role: HandshakeRo
                 together = generator.random() < 0.6
                 peer.sendall(b"STARTTLS\r\n" + (b"MAIL FROM:<evil>\r\n" if together else b""))
                 assert b"STARTTLS\r\n" == exactly(program, 10)
-                injecting = in_thread(
-                    lambda peer=peer, together=together: None if together else peer.sendall(b"MAIL FROM:<evil>\r\n")
-                )
+                injecting = in_thread(lambda: None if together else peer.sendall(b"MAIL FROM:<evil>\r\n"))
                 program.setblocking(blocking)
                 try:
                     status = exchange.start(program)
@@ -353,7 +351,8 @@ def test_a_forked_child_may_start_tls(exchange: Exchange) -> None:
     with exchange.inbound() as (program, peer):
         wire = Wire(peer, client_context())
         shaking = in_thread(wire.shake)
-        code = f"import socket\nfrom attls import client\nclient.start_tls({program.fileno()}, run_dir={str(exchange.run_dir)!r})"
+        call = f"client.start_tls({program.fileno()}, run_dir={str(exchange.run_dir)!r})"
+        code = f"import socket\nfrom attls import client\n{call}"
         import subprocess
         import sys
 
@@ -403,4 +402,4 @@ def test_cycles_leave_nothing_behind(exchange: Exchange) -> None:
             counts.append(exchange.descriptors())
         assert counts[5] == counts[-1]
         assert 1 == exchange.call(lambda: len(exchange.reactor.controls))
-        assert {} == exchange.call(lambda: {key: 1 for key in exchange.switchboard._events})
+        assert {} == exchange.call(lambda: dict.fromkeys(exchange.switchboard._events, 1))

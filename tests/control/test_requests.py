@@ -48,12 +48,16 @@ def kept(sock: Any) -> Any:
 def wrap(peer: socket.socket, **options: Any) -> ssl.SSLSocket:
     """Do the client's handshake on the peer's side."""
     context = client_context(**options)
-    return kept(context.wrap_socket(peer, server_hostname="server.test", suppress_ragged_eofs=False))
+    wrapped = context.wrap_socket(peer, server_hostname="server.test", suppress_ragged_eofs=False)
+    kept(wrapped)
+    return wrapped
 
 
 def serve(peer: socket.socket) -> ssl.SSLSocket:
     """Do the server's handshake on the peer's side."""
-    return kept(server_context().wrap_socket(peer, server_side=True, suppress_ragged_eofs=False))
+    wrapped = server_context().wrap_socket(peer, server_side=True, suppress_ragged_eofs=False)
+    kept(wrapped)
+    return wrapped
 
 
 def secured(exchange: Exchange, program: socket.socket, peer: socket.socket, **options: Any) -> ssl.SSLSocket:
@@ -165,7 +169,12 @@ def test_a_blocking_query_waits_for_the_handshake_of_a_basic_connection(tmp_path
     """Right after connect the answer is final already."""
     wanted = settings(CLIENT)
     with Exchange(tmp_path, wanted) as exchange, exchange.outbound() as (program, peer):
-        shaking = in_thread(lambda: (time.sleep(0.1), serve(peer)))
+
+        def late() -> ssl.SSLSocket:
+            time.sleep(0.1)
+            return serve(peer)
+
+        shaking = in_thread(late)
         status = exchange.query(program, certificate=True)
         assert (PolicyStatus.ENABLED, ConnectionStatus.SECURE) == (status.policy, status.connection)
         assert der(leaf("server.test").cert_chain_pems[0].bytes()) == status.certificate
@@ -463,7 +472,7 @@ def test_stop_needs_the_network_to_take_what_was_written(tmp_path: Path) -> None
     with Exchange(tmp_path, controlled()) as exchange, exchange.inbound() as (program, peer):
         secured(exchange, program, peer)
         program.setblocking(False)
-        while not exchange.call(lambda: any(each.phase.net_unsent for each in exchange.reactor.controls.values())):
+        while not exchange.call(lambda: any(getattr(each.phase, "net_unsent", b"") for each in exchange.reactor.controls.values())):
             with contextlib.suppress(BlockingIOError):
                 program.send(bytes(65536))
         assert (errno.EPROTO, Junior.STOP_WRITE_DATA_PENDING) == failure(exchange.stop, program)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
