@@ -472,7 +472,11 @@ def test_stop_needs_the_network_to_take_what_was_written(tmp_path: Path) -> None
     with Exchange(tmp_path, controlled()) as exchange, exchange.inbound() as (program, peer):
         secured(exchange, program, peer)
         program.setblocking(False)
-        while not exchange.call(lambda: any(getattr(each.phase, "net_unsent", b"") for each in exchange.reactor.controls.values())):
+
+        def unsent() -> bool:
+            return any(getattr(each.phase, "net_unsent", b"") for each in exchange.reactor.controls.values())
+
+        while not exchange.call(unsent):
             with contextlib.suppress(BlockingIOError):
                 program.send(bytes(65536))
         assert (errno.EPROTO, Junior.STOP_WRITE_DATA_PENDING) == failure(exchange.stop, program)
