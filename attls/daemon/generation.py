@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attls import policy
 from attls.errors import DaemonError, KeyringError
-from attls.keyring import Keyring, Store
-from attls.model import Defaults, TlsSettings
+from attls.keyring import Keyring, Store, UserMap
+from attls.model import Defaults, HandshakeRole, TlsSettings
 from attls.policy import PolicySet, Rule
 
 RingKey = tuple[str, str | None, str | None]
@@ -32,6 +32,7 @@ class GenerationError(DaemonError):
 class Generation:
     """What is in force: `number` counts up with each refresh, `rings` is keyed by `ring_key`.
 
+    `users` turns client certificates into users; it is empty where no rule asks clients for certificates.
     The identifiers number group and environment actions by name and keep their numbers across refreshes; `groups` are
     the names in force. `loaded` is in seconds since the epoch.
     """
@@ -43,6 +44,7 @@ class Generation:
     environment_identifiers: Mapping[str, int]
     groups: tuple[str, ...]
     loaded: float
+    users: UserMap = field(default_factory=UserMap)
 
 
 def belongs_to_connection_user(reference: str) -> bool:
@@ -78,7 +80,8 @@ def load(
     store = Store(keyrings)
     rings: dict[RingKey, Keyring] = {}
     problems: dict[RingKey, str] = {}
-    for settings, names in settings_in_use(rules.rules).items():
+    in_use = settings_in_use(rules.rules)
+    for settings, names in in_use.items():
         key = ring_key(settings)
         if belongs_to_connection_user(settings.keyring) or key in rings or key in problems:
             continue
@@ -88,8 +91,15 @@ def load(
             )
         except KeyringError as error:
             problems[key] = f"rule {names[0]}: {error} (code {error.code})"
-    if problems:
-        raise GenerationError(problems.values())
+    sentences = list(problems.values())
+    users = UserMap()
+    if any(settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH for settings in in_use):
+        try:
+            users = store.user_map()
+        except (KeyringError, OSError) as error:
+            sentences.append(f"the map from certificates to users cannot be read: {error}")
+    if sentences:
+        raise GenerationError(sentences)
     verdicts = [rule.verdict for rule in rules.rules]
     groups = tuple(dict.fromkeys(verdict.group for verdict in verdicts if verdict.group))
     environments = dict.fromkeys(verdict.environment for verdict in verdicts if verdict.environment)
@@ -101,6 +111,7 @@ def load(
         environment_identifiers=_numbered(environments, previous.environment_identifiers if previous else {}),
         groups=groups,
         loaded=time.time(),
+        users=users,
     )
 
 

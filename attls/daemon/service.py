@@ -27,7 +27,7 @@ from attls import errors
 from attls.daemon.generation import Generation, belongs_to_connection_user, ring_key, settings_in_use
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
-from attls.model import Conditions, Direction, Flow, Owner, PortRange, TlsSettings, Verdict
+from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet
 from attls.relay import Reactor
@@ -93,6 +93,15 @@ class Law:
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
     jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
+
+    def maps_by_job(self, verdict: Verdict) -> bool:
+        """Tell whether the user of a client's certificate may depend on the program's job name."""
+        settings = verdict.settings
+        return (
+            bool(self.generation.users.criteria)
+            and settings is not None
+            and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
+        )
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
@@ -191,6 +200,8 @@ class Service:
     def _announce(self) -> None:
         if self.law is not None:
             generation = self.law.generation
+            for environment in self.law.environments.values():
+                environment.users = generation.users  # it may be older than this generation
             # Policies that live connections were born under are kept, so that displays can explain them.
             used = {record.generation for record in self.ledger.records.values()}
             self._policies = {number: policy for number, policy in self._policies.items() if number in used}
@@ -277,8 +288,8 @@ class Service:
             self._refuse(accepted, flow, errors.NO_LISTENER)
             return
         verdict = law.generation.policy.match(flow, owner, self._now())
-        if not wants_job and verdict.rule is not None and verdict.trace & messages.INFO:
-            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job
+        if not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
+            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
@@ -353,7 +364,7 @@ class Service:
         try:
             with trio.move_on_after(RING_WAIT_SECONDS):
                 ring = await self._ask_ring(law.generation.number, settings.keyring, user)
-                law.by_user[key] = Environment(settings, ring)
+                law.by_user[key] = Environment(settings, ring, users=law.generation.users)
                 return law.by_user[key]
         except AttlsError as error:
             problem = str(error)
