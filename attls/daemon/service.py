@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -32,6 +32,9 @@ from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet
 from attls.relay import Reactor
 from attls.tls import Environment
+
+if TYPE_CHECKING:
+    from attls.daemon.switchboard import Switchboard
 
 ACCEPT_BATCH = 64
 BACK_OFF_SECONDS = 0.1
@@ -146,6 +149,8 @@ class Service:
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
         self._policies: dict[int, PolicySet] = {}
+        # Answers the programs of our connections; told of each one. None where there is no control channel.
+        self.switchboard: Switchboard | None = None
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
         self._accepting = False
@@ -272,7 +277,8 @@ class Service:
         except InterceptError as error:
             self._refuse(accepted, flow, errors.LOOP, str(error))
         except OSError as error:
-            self._refuse(accepted, flow, errors.APP_RESET, error.strerror or str(error))
+            reason = errors.OVERLOAD if error.errno in _EXHAUSTED else errors.APP_RESET
+            self._refuse(accepted, flow, reason, error.strerror or str(error))
         except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
             _log.exception("internal error while admitting %s", flow)
             self._refuse(accepted, flow, errors.INTERNAL)
@@ -294,10 +300,12 @@ class Service:
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
         record = self.ledger.open(flow, owner, verdict, generation=law.generation.number)
+        if self.switchboard is not None:
+            self.switchboard.admitted(record, law)
         settings = verdict.settings
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
-            self._carry(listener, accepted, record, environment=None)
+            self._carry(listener, accepted, record, environment=None, controlled=settings is not None)
         elif verdict.rule in law.of_rule:
             self._carry(listener, accepted, record, environment=law.of_rule[verdict.rule])
         else:
@@ -311,10 +319,22 @@ class Service:
         return self._owners.of_listener(flow, complete=complete)
 
     def _carry(
-        self, listener: Listener, accepted: socket.socket, record: Record, *, environment: Environment | None
+        self,
+        listener: Listener,
+        accepted: socket.socket,
+        record: Record,
+        *,
+        environment: Environment | None,
+        controlled: bool = False,
     ) -> None:
+        def dial() -> socket.socket:
+            sock = listener.dial(record.flow)
+            if self.switchboard is not None:
+                self.switchboard.dialed(record, sock)
+            return sock
+
         try:
-            self.reactor.carry(accepted, record, dial=lambda: listener.dial(record.flow), environment=environment)
+            self.reactor.carry(accepted, record, dial=dial, environment=environment, controlled=controlled)
         except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while handing over connection %08X", record.connid)
             reset(accepted)
@@ -327,7 +347,7 @@ class Service:
         environment = None
         reason, detail = errors.STOPPED, ""
         try:
-            environment = await self._environment_of_user(law, settings, record.owner.user)
+            environment = await self.environment_of_user(law, settings, record.owner.user)
         except (KeyringError, TlsError) as error:
             reason, detail = errors.ENVIRONMENT, str(error)
         except Exception:  # noqa: BLE001 - as in _take
@@ -341,8 +361,11 @@ class Service:
         if environment is not None:
             self._carry(listener, accepted, record, environment=environment)
 
-    async def _environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
-        """Return the environment over the ring of `user`, asking for the ring once, however many are waiting."""
+    async def environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
+        """Return the environment over the ring of `user`, asking for the ring once, however many are waiting.
+
+        Raises KeyringError or TlsError.
+        """
         if user is None:
             raise KeyringError(
                 f"Keyring {settings.keyring} means the ring of the program's user, who is not known", 202
@@ -394,6 +417,12 @@ class Service:
     ) -> None:
         reset(accepted)
         self.ledger.refuse(flow, reason, detail, owner=owner, rule=verdict.rule if verdict is not None else None)
+
+    def accept_waiting(self) -> None:
+        """Take the connections that are there but not accepted yet: a program may ask about one at once."""
+        if self._accepting:
+            for listener in self._listeners:
+                self._accept(listener)
 
     def stop_accepting(self) -> None:
         """Take what is in the backlog (it came while we were still in charge), then accept nothing more."""

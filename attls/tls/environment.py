@@ -115,6 +115,17 @@ class Environment:
         while len(self._sessions) > settings.session_cache_size:
             self._sessions.popitem(last=False)
 
+    def forget(self, destination: tuple[str, int]) -> None:
+        """Resume none of the sessions made so far: a client's with `destination`, any client's of a server.
+
+        A server's sessions and tickets are OpenSSL's, which gives no hold on a single one. So there is a new context,
+        and what was issued under the old one falls back to a full handshake; living engines keep the old one.
+        """
+        if self.is_server:
+            self._context = self._build()
+        else:
+            self._sessions.pop(destination, None)
+
     def explain(self, engine: SSL.Connection, error: SSL.Error) -> tuple[Reason, str]:
         """Return the reason and detail of a failed handshake or record of `engine`."""
         peer = engine.get_app_data()
@@ -147,7 +158,11 @@ class Environment:
         settings = self.settings
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        if not settings.application_controlled:
+            # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation. A
+            # client still cannot ask for one: OpenSSL 3 refuses that by itself.
+            context.set_options(SSL.OP_NO_RENEGOTIATION)
         self._set_protocols_and_ciphers(context)
         self._set_identity(context)
         self._set_trust(context)
