@@ -75,7 +75,7 @@ def _mode(ctx: click.Context, param: click.Parameter, value: str) -> int:
     callback=_mode,
     default="0666",
     show_default=True,
-    help="Who may connect to the control socket, as octal file mode; a request needs the connection's descriptor anyway.",
+    help="File mode of the control socket; what permits a request is the connection's own descriptor.",
 )
 @click.option("--control-group", metavar="GROUP", help="Group that owns the control socket.")
 def run_command(

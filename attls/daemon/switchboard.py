@@ -169,7 +169,7 @@ class Switchboard:
             if not petition.pass_on():
                 self._answer_unknown(petition)
             return
-        if petition.call.request & CONTROLLING:
+        if petition.call.bits & CONTROLLING:
             self._control(petition, record)
         elif self._is_pending(record):
             self._later(self._answer_pending, petition, record)
@@ -269,7 +269,7 @@ class Switchboard:
         flow = inbound if self._owners.of_listener(inbound) is not None else outbound
         owner: Owner = self._owners.of_outbound(outbound, complete=law.wants_job(flow))
         verdict = law.generation.policy.match(flow, owner, self._now())
-        number = errno.EOPNOTSUPP if petition.call.request & CONTROLLING else 0
+        number = errno.EOPNOTSUPP if petition.call.bits & CONTROLLING else 0
         outputs, items = status.verdict_only(verdict), status.names_only(verdict)
         petition.answer(protocol.answer(petition.call, outputs, number=number, items=items))
 
