@@ -66,6 +66,21 @@ def settings_in_use(rules: Iterable[Rule]) -> dict[TlsSettings, list[str]]:
     return found
 
 
+def labels_in_use(settings: TlsSettings) -> set[str | None]:
+    """Return the labels of the certificates that `settings` present; None stands for the ring's default one."""
+    labels: set[str | None] = {label for _, label in settings.server_sni}
+    if settings.role is not HandshakeRole.CLIENT and settings.server_certificate_labels:
+        return labels | set(settings.server_certificate_labels)
+    if settings.certificate_label == "":
+        return labels
+    return labels | {settings.certificate_label}
+
+
+def with_code(error: Exception) -> str:
+    """Return the sentence of `error`, with the return code that run books know where it has one."""
+    return f"{error} (code {error.code})" if isinstance(error, KeyringError) else str(error)
+
+
 def load(
     path: Path, keyrings: Path, *, defaults: Defaults, number: int, previous: Generation | None = None
 ) -> Generation:
@@ -77,20 +92,38 @@ def load(
         rules = policy.load(path, defaults)
     except OSError as error:
         raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
+    return _with_rings(rules, keyrings, number=number, previous=previous)
+
+
+def renew(previous: Generation, keyrings: Path, *, number: int) -> Generation:
+    """Read the rings again and keep the policy: somebody may be in the middle of editing its file.
+
+    Raises GenerationError with a sentence for each ring that cannot be read.
+    """
+    return _with_rings(previous.policy, keyrings, number=number, previous=previous)
+
+
+def _with_rings(rules: PolicySet, keyrings: Path, *, number: int, previous: Generation | None) -> Generation:
     store = Store(keyrings)
     rings: dict[RingKey, Keyring] = {}
+    labels: dict[RingKey, set[str | None]] = {}
     problems: dict[RingKey, str] = {}
     in_use = settings_in_use(rules.rules)
     for settings, names in in_use.items():
         key = ring_key(settings)
-        if belongs_to_connection_user(settings.keyring) or key in rings or key in problems:
+        if belongs_to_connection_user(settings.keyring):
+            continue
+        labels.setdefault(key, set()).update(labels_in_use(settings))
+        if key in rings or key in problems:
             continue
         try:
             rings[key] = store.ring(
                 settings.keyring, password=settings.keyring_password, stash_file=settings.keyring_stash_file
             )
         except KeyringError as error:
-            problems[key] = f"rule {names[0]}: {error} (code {error.code})"
+            problems[key] = f"rule {names[0]}: {with_code(error)}"
+        except OSError as error:
+            problems[key] = f"rule {names[0]}: cannot read the ring {settings.keyring}: {error}"
     sentences = list(problems.values())
     users = UserMap()
     if any(settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH for settings in in_use):
@@ -106,7 +139,8 @@ def load(
     return Generation(
         number,
         rules,
-        rings,
+        # A key that nobody presents has no business in a process that talks to the network.
+        {key: ring.narrowed(labels[key]) for key, ring in rings.items()},
         group_identifiers=_numbered(groups, previous.group_identifiers if previous else {}),
         environment_identifiers=_numbered(environments, previous.environment_identifiers if previous else {}),
         groups=groups,

@@ -41,7 +41,7 @@ class FakeReactor:
         self.watched: dict[int, Callable[[int], None]] = {}
         self.aborted: Reason | None = None
 
-    def carry(self, accepted: socket.socket, record: Record, *, dial: Any, environment: Environment | None) -> None:
+    def carry(self, accepted: socket.socket, record: Record, *, environment: Environment | None, **_: Any) -> None:
         self.carried.append((record, environment))
         accepted.close()
 
