@@ -78,6 +78,9 @@ def _mode(ctx: click.Context, param: click.Parameter, value: str) -> int:
     help="File mode of the control socket; what permits a request is the connection's own descriptor.",
 )
 @click.option("--control-group", metavar="GROUP", help="Group that owns the control socket.")
+@click.option(
+    "--watch/--no-watch", default=True, show_default=True, help="Put changed key rings in force by themselves."
+)
 def run_command(
     *,
     policy: Path,
@@ -89,6 +92,7 @@ def run_command(
     drain_seconds: float,
     control_mode: int,
     control_group: str | None,
+    watch: bool,
 ) -> None:
     """Put this host under the policy, in the foreground, until SIGTERM or `attls stop`.
 
@@ -105,6 +109,7 @@ def run_command(
             drain_seconds=drain_seconds,
             control_mode=control_mode,
             control_group=control_group,
+            watch=watch,
         )
     )
 

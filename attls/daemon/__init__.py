@@ -24,7 +24,8 @@ class OnExit(enum.Enum):
 class Options:
     """How to run; `drain_seconds` is how long an orderly stop waits for live connections.
 
-    `control_mode` and `control_group` are those of the control socket's file.
+    `control_mode` and `control_group` are those of the control socket's file. With `watch`, rings that change are put
+    in force by themselves.
     """
 
     policy: Path
@@ -36,6 +37,7 @@ class Options:
     drain_seconds: float = 30.0
     control_mode: int = 0o666
     control_group: str | None = None
+    watch: bool = True
 
 
 def run(options: Options) -> None:

@@ -24,11 +24,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from attls import errors
-from attls.daemon.generation import Generation, belongs_to_connection_user, ring_key, settings_in_use
+from attls.daemon.generation import (
+    Generation,
+    belongs_to_connection_user,
+    ring_key,
+    settings_in_use,
+    with_code,
+)
 from attls.daemon.secondary import Primaries, Primary
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
-from attls.model import Conditions, Direction, Flow, Owner, PortRange, TlsSettings, Verdict
+from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet, Rule
 from attls.relay import Reactor
@@ -93,7 +99,7 @@ class Law:
     environments: dict[TlsSettings, Environment] = field(default_factory=dict)
     of_rule: dict[str, Environment] = field(default_factory=dict)
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
-    failures: dict[tuple[TlsSettings, str], tuple[float, str]] = field(default_factory=dict)
+    failures: dict[tuple[TlsSettings, str], tuple[float, AttlsError]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
@@ -102,6 +108,15 @@ class Law:
     def rule(self, name: str) -> Rule:
         """Return a rule by its name; raises KeyError."""
         return self.rules[name]
+
+    def maps_by_job(self, verdict: Verdict) -> bool:
+        """Tell whether the user of a client's certificate may depend on the program's job name."""
+        settings = verdict.settings
+        return (
+            settings is not None
+            and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
+            and bool(self.generation.users.criteria)
+        )
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
@@ -178,7 +193,7 @@ class Service:
                 law.environments[settings] = environment
                 law.of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
-                problems.append(f"rule {rules[0]}: {error}")
+                problems.append(f"rule {rules[0]}: {with_code(error)}")
             await trio.lowlevel.checkpoint()
         conditions = (rule.conditions for rule in generation.policy.rules)
         law.job_conditions = tuple(each for each in conditions if each.job is not None)
@@ -206,6 +221,8 @@ class Service:
     def _announce(self) -> None:
         if self.law is not None:
             generation = self.law.generation
+            for environment in self.law.environments.values():
+                environment.users = generation.users  # it may be older than this generation
             # Policies that live connections were born under are kept, so that displays can explain them.
             used = {record.generation for record in self.ledger.records.values()}
             self._policies = {number: policy for number, policy in self._policies.items() if number in used}
@@ -299,8 +316,8 @@ class Service:
             followed = self._followed(flow, owner, verdict, law)
             if followed is not None:
                 owner, verdict = replace(owner, user=followed.user), law.rule(followed.rule).verdict
-        if not wants_job and verdict.rule is not None and verdict.trace & messages.INFO:
-            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job
+        elif not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
+            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
@@ -424,7 +441,7 @@ class Service:
         try:
             environment = await self.environment_of_user(law, settings, record.owner.user)
         except (KeyringError, TlsError) as error:
-            reason, detail = errors.ENVIRONMENT, str(error)
+            reason, detail = errors.ENVIRONMENT, with_code(error)
         except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while admitting %s", flow)
             reason = errors.INTERNAL
@@ -450,27 +467,27 @@ class Service:
             environment = law.by_user.get(key)
             if environment is not None:
                 return environment
-            since, problem = law.failures.get(key, (0.0, ""))
-            if problem and self._clock() - since < REMEMBER_FAILURE_SECONDS:
-                raise KeyringError(problem)
+            since, failure = law.failures.get(key, (0.0, None))
+            if failure is not None and self._clock() - since < REMEMBER_FAILURE_SECONDS:
+                raise failure.with_traceback(None)
             pending = law.asked.get(key)
             if pending is None:
                 break
             await pending.wait()
         law.asked[key] = trio.Event()
-        problem = f"the ring {settings.keyring} of user {user} could not be had in time"
+        problem: AttlsError = KeyringError(f"the ring {settings.keyring} of user {user} could not be had in time")
         try:
             with trio.move_on_after(RING_WAIT_SECONDS):
                 ring = await self._ask_ring(law.generation.number, settings.keyring, user)
-                law.by_user[key] = Environment(settings, ring)
+                law.by_user[key] = Environment(settings, ring, users=law.generation.users)
                 return law.by_user[key]
         except AttlsError as error:
-            problem = str(error)
+            problem = error
         finally:
             if key not in law.by_user:
                 law.failures[key] = (self._clock(), problem)
             law.asked.pop(key).set()
-        raise KeyringError(problem)
+        raise problem
 
     def _is_overloaded(self, flow: Flow, owner: Owner) -> bool:
         ledger = self.ledger

@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,11 +49,20 @@ from attls.daemon.channel import (
     Settle,
     supervisor_end,
 )
-from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
+from attls.daemon.generation import (
+    Generation,
+    GenerationError,
+    belongs_to_connection_user,
+    labels_in_use,
+    load,
+    renew,
+    settings_in_use,
+)
 from attls.daemon.mailroom import Mailroom
 from attls.daemon.rundir import HeldRunDirectory
 from attls.daemon.secondary import Primaries, Primary
 from attls.daemon.street import HostStreet
+from attls.daemon.watching import Watch
 from attls.errors import AttlsError, DaemonError, KeyringError, PolicyError
 from attls.keyring import Store
 from attls.model import Endpoint, canonical_address
@@ -248,6 +258,8 @@ class Supervisor:
             self._steering = self._steered = True
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
+            if options.watch:
+                nursery.start_soon(self._watch_rings)
             directory.write_pid()
             count = len(generation.policy.rules)
             self._announce(
@@ -431,15 +443,19 @@ class Supervisor:
         reference, user = message["reference"], message["user"]
         # In the middle of a refresh workers judge by the next generation while it is not yet in force here.
         rules = [rule for each in (self._generation, self._next) if each is not None for rule in each.policy.rules]
-        named = {rule.verdict.settings.keyring for rule in rules if rule.verdict.settings is not None}
-        if reference not in named or not belongs_to_connection_user(reference):
+        naming = [settings for settings in settings_in_use(rules) if settings.keyring == reference]
+        labels = {label for settings in naming for label in labels_in_use(settings)}
+        if not naming or not belongs_to_connection_user(reference):
             reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
         else:
             try:
                 ring = await trio.to_thread.run_sync(self._store.ring, reference, user)
-                reply = RingReply(message["request"], ring)
+                reply = RingReply(message["request"], ring.narrowed(labels))
             except KeyringError as error:
                 reply = RingReply(message["request"], None, str(error), error.code)
+            except OSError as error:
+                problem = f"cannot read the ring {reference} of {user}: {error}"
+                reply = RingReply(message["request"], None, problem, 202)
             except Exception:  # noqa: BLE001 - a bug of ours costs this connection, never the daemon
                 _log.exception("internal error while reading ring %s of %s", reference, user)
                 reply = RingReply(message["request"], None, "an internal error; see the log of the daemon", 202)
@@ -488,30 +504,79 @@ class Supervisor:
                 return {"ok": False, "problems": [f"the daemon is {self._state}"], "diagnostics": []}
             process.notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                generation = await self._load()
-                await trio.to_thread.run_sync(self._street.check, generation)
-                await self._swap(generation)
-            except PolicyError as error:
-                return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
-            except GenerationError as error:
-                return self._refresh_failed(error.problems, [])
-            except AttlsError as error:
-                return self._refresh_failed([str(error)], [])
-            except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
-                _log.exception("internal error while refreshing; the policy in force stays")
-                return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+                return await self._replace(self._load)
             finally:
                 process.notify_service_manager("READY=1")
-            self._last_error = ""
-            diagnostics = generation.policy.diagnostics
-            _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
-            return {
-                "ok": True,
-                "problems": [],
-                "diagnostics": [asdict(finding) for finding in diagnostics],
-                "generation": generation.number,
-                "rules": len(generation.policy.rules),
-            }
+
+    async def _replace(self, load_next: Callable[[], Awaitable[Generation | None]]) -> dict[str, Any]:
+        """Put in force what `load_next` returns, unless it is None; on any failure nothing has changed."""
+        try:
+            generation = await load_next()
+            if generation is None:
+                return {"ok": True}
+            await trio.to_thread.run_sync(self._street.check, generation)
+            await self._swap(generation)
+        except PolicyError as error:
+            return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
+        except GenerationError as error:
+            return self._refresh_failed(error.problems, [])
+        except AttlsError as error:
+            return self._refresh_failed([str(error)], [])
+        except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
+            _log.exception("internal error while refreshing; the policy in force stays")
+            return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+        self._last_error = ""
+        diagnostics = generation.policy.diagnostics
+        _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
+        return {
+            "ok": True,
+            "problems": [],
+            "diagnostics": [asdict(finding) for finding in diagnostics],
+            "generation": generation.number,
+            "rules": len(generation.policy.rules),
+        }
+
+    # Rings that change by themselves
+
+    async def _watch_rings(self) -> None:
+        """Put changed rings in force, without being asked, for as long as the daemon lives."""
+        try:
+            watch = Watch()
+        except OSError as error:
+            _log.warning("changes of rings will not be noticed (%s); use `attls refresh`", error.strerror)
+            return
+        with watch:
+            while True:
+                is_new = watch.follow(await trio.to_thread.run_sync(self._ring_directories))
+                if not is_new:
+                    await watch.changed()
+                async with self._change:
+                    if self._state == "running":
+                        await self._replace(partial(self._renew, first=is_new))
+
+    def _ring_directories(self) -> tuple[Path, ...]:
+        generation = self._generation
+        assert generation is not None
+        references = {settings.keyring for settings in settings_in_use(generation.policy.rules)}
+        # The store is watched in any case: it also says which certificate stands for which user.
+        return self._store.watched([*references, "*AUTH*/*"])
+
+    async def _renew(self, *, first: bool) -> Generation | None:
+        """Return a generation with the rings as they are now, None where nothing has come of the change.
+
+        Rings of connections' own users are not in a generation; when something has changed, not at the `first` look,
+        theirs may have, so workers have to ask for them again.
+        """
+        now = self._generation
+        assert now is not None
+        self._numbers += 1
+        number = self._numbers
+        then = await trio.to_thread.run_sync(lambda: renew(now, self._options.keyrings, number=number))
+        of_users = any(belongs_to_connection_user(each.keyring) for each in settings_in_use(now.policy.rules))
+        if (then.rings, then.users) == (now.rings, now.users) and (first or not of_users):
+            self._numbers -= 1
+            return None
+        return then
 
     async def _swap(self, generation: Generation) -> None:
         """Workers first, then the steering; whatever fails, everything is as it was. Raises AttlsError."""

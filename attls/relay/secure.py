@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attls import errors
-from attls.errors import Reason
+from attls.errors import Reason, TlsError
 from attls.model import Direction
 from attls.observe import HANDSHAKE, SECURE, Record
 from attls.relay.connection import ENDED, READABLE, Relay, shut
@@ -43,6 +43,15 @@ _TURNS = 4  # full reads of one connection before others get their turn
 # Shared by all connections of the process: filled and emptied within one call, never kept.
 _received = memoryview(bytearray(_READ))
 _plain = memoryview(bytearray(_READ + 2 * RECORD))
+
+
+def _encrypt_rest(engine: Engine, start: int, end: int) -> bytes:
+    # A peer that asked for short records (max_fragment_length, RFC 6066) makes the engine take less than it was given.
+    records = []
+    while start < end:
+        start += engine.send(_received[start:end])
+        records.append(engine.bio_read(RECORD + _OVERHEAD))
+    return b"".join(records)
 
 
 class SecureRelay(Relay):
@@ -86,7 +95,9 @@ class SecureRelay(Relay):
         assert self.net is not None
         environment = self.environment
         remote = self.record.flow.remote
-        self.engine = environment.engine((str(remote.address), remote.port), self.reactor.clock())
+        self.engine = environment.engine(
+            (str(remote.address), remote.port), self.reactor.clock(), job=self.record.owner.job or ""
+        )
         self.record.status = HANDSHAKE
         self._arm_handshake(1 if environment.is_server else 5)
         if self.net.fileno() in self.reactor.handlers:
@@ -175,6 +186,12 @@ class SecureRelay(Relay):
         record.protocol = engine.get_protocol_version_name()
         record.cipher4, record.cipher = identify(engine.get_cipher_name() or "")
         record.key_share = engine.get_group_name()
+        if self.environment.knows_users:
+            try:
+                record.cert_user = self.environment.user(engine)
+            except TlsError as error:  # a session from before the map was changed
+                self.abort(error.reason)
+                return
         record.status = SECURE
         self.reactor.disarm(self)
         assert self.net is not None
@@ -360,8 +377,11 @@ class SecureRelay(Relay):
             self.record.bytes_out += count
             try:
                 if count <= RECORD:
-                    engine.send(_received[:count])
-                    if not self._send(engine.bio_read(RECORD + _OVERHEAD)):
+                    taken = engine.send(_received[:count])
+                    records = engine.bio_read(RECORD + _OVERHEAD)
+                    if taken < count:
+                        records += _encrypt_rest(engine, taken, count)
+                    if not self._send(records):
                         return
                 elif not self._encrypt_many(engine, count):
                     return
@@ -378,8 +398,11 @@ class SecureRelay(Relay):
         assert net is not None
         records = []
         for start in range(0, count, RECORD):
-            engine.send(_received[start : min(start + RECORD, count)])
+            end = min(start + RECORD, count)
+            taken = engine.send(_received[start:end])
             records.append(engine.bio_read(RECORD + _OVERHEAD))
+            if taken < end - start:
+                records.append(_encrypt_rest(engine, start + taken, end))
         try:
             sent = net.sendmsg(records)
         except BlockingIOError:
