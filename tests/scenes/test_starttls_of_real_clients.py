@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from attls.cli import main
 from tests.namespaces import Sniffer, wait_until
 from tests.scenes.conftest import Stage
-from tests.scenes.daemons import ROOT, client_context, rule
+from tests.scenes.daemons import ROOT, client_context, make_rings, rule
 
 pytestmark = pytest.mark.scene
 CONTROLLED = "ApplicationControlled On"
@@ -219,3 +221,42 @@ def test_a_second_connection_shows_as_secondary(stage: Stage) -> None:
                         found = [(each["rule"], each["map_type"]) for each in stage.daemon.connections()]
                         assert [("first", "Primary"), ("first", "Secondary"), ("first", "Secondary")] == sorted(found)
                 assert primary
+
+
+def test_an_aware_server_logs_in_by_certificate(stage: Stage, tmp_path: Path) -> None:
+    """SAFCheck: the user comes from the client's certificate; without a map there is no connection at all."""
+    store = tmp_path / "rings"
+    make_rings(store)
+    for command in (
+        "cert issue --owner JANE --label jane --cn Jane --sign-with CA",
+        f"cert export --owner JANE --label jane --with-key --out {store}/jane.pem",
+        "cert issue --owner NOONE --label noone --cn Noone --sign-with CA",
+        f"cert export --owner NOONE --label noone --with-key --out {store}/noone.pem",
+        "map add --user root --label janes --subject CN=Jane",
+        "cert delete --owner JANE --label jane",
+        "cert delete --owner NOONE --label noone",
+    ):
+        done = CliRunner().invoke(main, [*command.split(), "--keyrings", str(store)])
+        assert done.exit_code == 0, (command, done.output)
+    stage.daemon.rings = store
+    stage.daemon.start(
+        rule("login", port=4000, extra="ClientAuthType SAFCheck").replace(
+            "HandshakeRole Server", "HandshakeRole ServerWithClientAuth"
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ATTLS_RUN_DIR": str(stage.daemon.run_dir)}
+    stage.host.popen(
+        [sys.executable, "-m", "attls.examples.login", "10.1.0.1", "4000"], stdout=subprocess.DEVNULL, env=environment
+    )
+    wait_until(lambda: ":4000 " in stage.host.run("ss", "-Hltn"), 10)
+    for name, welcome in (("jane", True), ("noone", False)):
+        context = client_context(store)
+        context.load_cert_chain(store / f"{name}.pem")
+        with stage.peer.connect("10.1.0.1", 4000) as bare:
+            if welcome:
+                with context.wrap_socket(bare) as tls:
+                    assert tls.recv(200).lower().startswith(b"welcome root, over TLSv1.3".lower())
+            else:
+                with pytest.raises(OSError), context.wrap_socket(bare) as tls:
+                    assert b"" == tls.recv(200)
+                    raise ConnectionResetError
