@@ -30,6 +30,7 @@ from attls.intercept import (
 )
 from attls.intercept import intercepted as intercepted_at
 from attls.model import Direction, Flow
+from attls.policy import Rule
 
 CLAIM = "\0attls-steering"
 CLAIM_BACKLOG = 1024
@@ -109,6 +110,7 @@ class HostStreet:
             inbound_port=listeners.inbound_port if listeners is not None else 1012,
             own_uid=os.geteuid(),
             uids_of=local_uids,
+            secondary=_is_followed,
         )
 
 
@@ -146,6 +148,10 @@ def claim_network() -> socket.socket | None:
         f"another attls daemon (process {pid}) steers this network already; stop it first, or run this one in a "
         "network namespace of its own"
     )
+
+
+def _is_followed(rule: nft.SteeringRule) -> bool:
+    return isinstance(rule, Rule) and rule.verdict.settings is not None and rule.verdict.settings.secondary_map
 
 
 class Listener:
