@@ -279,7 +279,14 @@ class Supervisor:
         self._numbers += 1
         number, previous = self._numbers, self._generation
         return await trio.to_thread.run_sync(
-            lambda: load(options.policy, options.keyrings, defaults=options.defaults, number=number, previous=previous)
+            lambda: load(
+                options.policy,
+                options.keyrings,
+                defaults=options.defaults,
+                number=number,
+                previous=previous,
+                datasets=options.datasets,
+            )
         )
 
     # Signals
