@@ -31,13 +31,14 @@ IDLE = Reason(0, "idle", "the half-closed connection was idle for too long")
 CLEARTEXT = Reason(5003, "cleartext", "the peer sent cleartext where TLS was expected")
 HANDSHAKE_SILENT = Reason(5004, "handshake-silent", "the peer did not start the TLS handshake in time")
 HANDSHAKE_SLOW = Reason(5005, "handshake-slow", "the peer did not finish the TLS handshake in time")
+STOP_SLOW = Reason(5005, "stop-slow", "the peer did not answer the end of TLS in time")
 ENVIRONMENT = Reason(5006, "environment", "the TLS environment could not be initialised")
 NO_CLIENT_CERTIFICATE = Reason(5001, "no-client-certificate", "the client sent no certificate")
 NO_USER = Reason(5002, "no-user", "the client certificate maps to no user")
 UNREACHABLE = Reason(0, "unreachable", "the destination could not be reached")
 NO_LISTENER = Reason(0, "no-listener", "no program listens on the destination")
 LOOP = Reason(0, "loop", "the connection was made to attls itself")
-OVERLOAD = Reason(0, "overload", "too many connections are in their handshake")
+OVERLOAD = Reason(0, "overload", "too many connections at once, or too few descriptors or too little memory left")
 INTERNAL = Reason(6001, "internal", "an error inside attls; please report the traceback in the log")
 PEER_CLOSED_HANDSHAKE = Reason(406, "peer-closed", "the peer closed the connection during the handshake")
 NAME_MISMATCH = Reason(414, "name-mismatch", "the server certificate does not carry the name that policy asks for")
@@ -95,6 +96,16 @@ class InterceptError(AttlsError):
 
 class DaemonError(AttlsError):
     """The daemon could not start, or could not be reached."""
+
+
+class AttlsControlError(AttlsError):
+    """A request on the control channel that was not carried out: `errno` and `junior` as ioctl would tell them."""
+
+    def __init__(self, number: int, reason: str, junior: int = 0) -> None:
+        self.errno = number
+        self.reason = reason
+        self.junior = junior
+        super().__init__(reason)
 
 
 class TlsError(AttlsError):

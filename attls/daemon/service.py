@@ -19,19 +19,28 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from attls import errors
-from attls.daemon.generation import Generation, belongs_to_connection_user, ring_key, settings_in_use
+from attls.daemon.generation import (
+    Generation,
+    belongs_to_connection_user,
+    ring_key,
+    settings_in_use,
+    with_code,
+)
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
-from attls.model import Conditions, Direction, Flow, Owner, PortRange, TlsSettings, Verdict
+from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet
 from attls.relay import Reactor
 from attls.tls import Environment
+
+if TYPE_CHECKING:
+    from attls.daemon.switchboard import Switchboard
 
 ACCEPT_BATCH = 64
 BACK_OFF_SECONDS = 0.1
@@ -89,10 +98,19 @@ class Law:
     environments: dict[TlsSettings, Environment] = field(default_factory=dict)
     of_rule: dict[str, Environment] = field(default_factory=dict)
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
-    failures: dict[tuple[TlsSettings, str], tuple[float, str]] = field(default_factory=dict)
+    failures: dict[tuple[TlsSettings, str], tuple[float, AttlsError]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
     jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
+
+    def maps_by_job(self, verdict: Verdict) -> bool:
+        """Tell whether the user of a client's certificate may depend on the program's job name."""
+        settings = verdict.settings
+        return (
+            settings is not None
+            and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
+            and bool(self.generation.users.criteria)
+        )
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
@@ -137,6 +155,8 @@ class Service:
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
         self._policies: dict[int, PolicySet] = {}
+        # Answers the programs of our connections; told of each one. None where there is no control channel.
+        self.switchboard: Switchboard | None = None
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
         self._accepting = False
@@ -163,7 +183,7 @@ class Service:
                 law.environments[settings] = environment
                 law.of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
-                problems.append(f"rule {rules[0]}: {error}")
+                problems.append(f"rule {rules[0]}: {with_code(error)}")
             await trio.lowlevel.checkpoint()
         conditions = (rule.conditions for rule in generation.policy.rules)
         law.job_conditions = tuple(each for each in conditions if each.job is not None)
@@ -191,6 +211,8 @@ class Service:
     def _announce(self) -> None:
         if self.law is not None:
             generation = self.law.generation
+            for environment in self.law.environments.values():
+                environment.users = generation.users  # it may be older than this generation
             # Policies that live connections were born under are kept, so that displays can explain them.
             used = {record.generation for record in self.ledger.records.values()}
             self._policies = {number: policy for number, policy in self._policies.items() if number in used}
@@ -261,7 +283,8 @@ class Service:
         except InterceptError as error:
             self._refuse(accepted, flow, errors.LOOP, str(error))
         except OSError as error:
-            self._refuse(accepted, flow, errors.APP_RESET, error.strerror or str(error))
+            reason = errors.OVERLOAD if error.errno in _EXHAUSTED else errors.APP_RESET
+            self._refuse(accepted, flow, reason, error.strerror or str(error))
         except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
             _log.exception("internal error while admitting %s", flow)
             self._refuse(accepted, flow, errors.INTERNAL)
@@ -277,16 +300,18 @@ class Service:
             self._refuse(accepted, flow, errors.NO_LISTENER)
             return
         verdict = law.generation.policy.match(flow, owner, self._now())
-        if not wants_job and verdict.rule is not None and verdict.trace & messages.INFO:
-            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job
+        if not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
+            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
         record = self.ledger.open(flow, owner, verdict, generation=law.generation.number)
+        if self.switchboard is not None:
+            self.switchboard.admitted(record, law)
         settings = verdict.settings
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
-            self._carry(listener, accepted, record, environment=None)
+            self._carry(listener, accepted, record, environment=None, controlled=settings is not None)
         elif verdict.rule in law.of_rule:
             self._carry(listener, accepted, record, environment=law.of_rule[verdict.rule])
         else:
@@ -300,10 +325,22 @@ class Service:
         return self._owners.of_listener(flow, complete=complete)
 
     def _carry(
-        self, listener: Listener, accepted: socket.socket, record: Record, *, environment: Environment | None
+        self,
+        listener: Listener,
+        accepted: socket.socket,
+        record: Record,
+        *,
+        environment: Environment | None,
+        controlled: bool = False,
     ) -> None:
+        def dial() -> socket.socket:
+            sock = listener.dial(record.flow)
+            if self.switchboard is not None:
+                self.switchboard.dialed(record, sock)
+            return sock
+
         try:
-            self.reactor.carry(accepted, record, dial=lambda: listener.dial(record.flow), environment=environment)
+            self.reactor.carry(accepted, record, dial=dial, environment=environment, controlled=controlled)
         except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while handing over connection %08X", record.connid)
             reset(accepted)
@@ -316,9 +353,9 @@ class Service:
         environment = None
         reason, detail = errors.STOPPED, ""
         try:
-            environment = await self._environment_of_user(law, settings, record.owner.user)
+            environment = await self.environment_of_user(law, settings, record.owner.user)
         except (KeyringError, TlsError) as error:
-            reason, detail = errors.ENVIRONMENT, str(error)
+            reason, detail = errors.ENVIRONMENT, with_code(error)
         except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while admitting %s", flow)
             reason = errors.INTERNAL
@@ -330,8 +367,11 @@ class Service:
         if environment is not None:
             self._carry(listener, accepted, record, environment=environment)
 
-    async def _environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
-        """Return the environment over the ring of `user`, asking for the ring once, however many are waiting."""
+    async def environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
+        """Return the environment over the ring of `user`, asking for the ring once, however many are waiting.
+
+        Raises KeyringError or TlsError.
+        """
         if user is None:
             raise KeyringError(
                 f"Keyring {settings.keyring} means the ring of the program's user, who is not known", 202
@@ -341,27 +381,27 @@ class Service:
             environment = law.by_user.get(key)
             if environment is not None:
                 return environment
-            since, problem = law.failures.get(key, (0.0, ""))
-            if problem and self._clock() - since < REMEMBER_FAILURE_SECONDS:
-                raise KeyringError(problem)
+            since, failure = law.failures.get(key, (0.0, None))
+            if failure is not None and self._clock() - since < REMEMBER_FAILURE_SECONDS:
+                raise failure.with_traceback(None)
             pending = law.asked.get(key)
             if pending is None:
                 break
             await pending.wait()
         law.asked[key] = trio.Event()
-        problem = f"the ring {settings.keyring} of user {user} could not be had in time"
+        problem: AttlsError = KeyringError(f"the ring {settings.keyring} of user {user} could not be had in time")
         try:
             with trio.move_on_after(RING_WAIT_SECONDS):
                 ring = await self._ask_ring(law.generation.number, settings.keyring, user)
-                law.by_user[key] = Environment(settings, ring)
+                law.by_user[key] = Environment(settings, ring, users=law.generation.users)
                 return law.by_user[key]
         except AttlsError as error:
-            problem = str(error)
+            problem = error
         finally:
             if key not in law.by_user:
                 law.failures[key] = (self._clock(), problem)
             law.asked.pop(key).set()
-        raise KeyringError(problem)
+        raise problem
 
     def _is_overloaded(self, flow: Flow, owner: Owner) -> bool:
         ledger = self.ledger
@@ -383,6 +423,12 @@ class Service:
     ) -> None:
         reset(accepted)
         self.ledger.refuse(flow, reason, detail, owner=owner, rule=verdict.rule if verdict is not None else None)
+
+    def accept_waiting(self) -> None:
+        """Take the connections that are there but not accepted yet: a program may ask about one at once."""
+        if self._accepting:
+            for listener in self._listeners:
+                self._accept(listener)
 
     def stop_accepting(self) -> None:
         """Take what is in the backlog (it came while we were still in charge), then accept nothing more."""

@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,17 +39,29 @@ from attls.daemon.channel import (
     Configure,
     Drain,
     Prepare,
+    Query,
     Report,
     RingReply,
     RollBack,
     Settle,
     supervisor_end,
 )
-from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
+from attls.daemon.generation import (
+    Generation,
+    GenerationError,
+    belongs_to_connection_user,
+    labels_in_use,
+    load,
+    renew,
+    settings_in_use,
+)
+from attls.daemon.mailroom import Mailroom
 from attls.daemon.rundir import HeldRunDirectory
 from attls.daemon.street import HostStreet
+from attls.daemon.watching import Watch
 from attls.errors import AttlsError, DaemonError, KeyringError, PolicyError
 from attls.keyring import Store
+from attls.model import Endpoint, canonical_address
 from attls.observe import display
 from attls.observe.messages import configure_log
 from attls.observe.metrics import Counts, prometheus, total
@@ -132,6 +145,13 @@ class WorkerHandle:
         self.counts = Counts.from_json(report["counts"])
         return report
 
+    async def query(self, local: Endpoint, remote: Endpoint) -> Mapping[str, Any] | None:
+        """Return what the program of one connection would learn of it, None where it is not this worker's."""
+        self._requests += 1
+        answer = await self.ask(Query(self._requests, local, remote), ("query", self._requests))
+        found = answer["connection"]
+        return found if isinstance(found, dict) else None
+
     def answered(self, key: tuple[str, int], message: Mapping[str, Any]) -> None:
         """Hand an answer to whoever waits for it."""
         awaited = self._awaited.get(key)
@@ -167,6 +187,7 @@ class Supervisor:
         self._next: Generation | None = None
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
+        self._mailroom: Mailroom | None = None
         self._incarnations: dict[int, int] = {}
         self._restarts = 0
         self._retired = Counts()
@@ -214,6 +235,9 @@ class Supervisor:
         assert generation is not None
         await trio.to_thread.run_sync(self._street.check, generation)
         self._listeners = self._street.open(options.workers)
+        self._mailroom = Mailroom(
+            directory.control, options.workers, mode=options.control_mode, group=options.control_group
+        )
         nursery.start_soon(self._street.keep_claim)
         await self._start_workers(nursery)
         operators = admin.listen(directory)
@@ -224,6 +248,8 @@ class Supervisor:
             self._steering = self._steered = True
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
+            if options.watch:
+                nursery.start_soon(self._watch_rings)
             directory.write_pid()
             count = len(generation.policy.rules)
             self._announce(
@@ -339,6 +365,8 @@ class Supervisor:
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             descriptors = [each for each in self._listeners[number] if each >= 0]
+            if self._mailroom is not None:
+                descriptors += self._mailroom.numbers(number)
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
             child = subprocess.Popen(
@@ -357,7 +385,12 @@ class Supervisor:
         self._incarnations[number] = incarnation + 1
         # A successor starts its connection numbers elsewhere, so that the log does not name two connections alike.
         return Configure(
-            number, first=(incarnation << 18 & 0xFFFFFF) + 1, listeners=self._listeners[number], journal=self._journal
+            number,
+            first=(incarnation << 18 & 0xFFFFFF) + 1,
+            listeners=self._listeners[number],
+            journal=self._journal,
+            control=self._mailroom.numbers(number) if self._mailroom is not None else (),
+            workers=self._options.workers,
         )
 
     async def _install(self, worker: WorkerHandle) -> list[str]:
@@ -379,7 +412,7 @@ class Supervisor:
                     nursery.start_soon(self._answer_ring, worker, message)
                 elif kind in ("prepared", "committed"):
                     worker.answered((kind, message["number"]), message)
-                elif kind == "report":
+                elif kind in ("report", "query"):
                     worker.answered((kind, message["request"]), message)
                 else:
                     worker.answered((kind, 0), message)
@@ -394,15 +427,19 @@ class Supervisor:
         reference, user = message["reference"], message["user"]
         # In the middle of a refresh workers judge by the next generation while it is not yet in force here.
         rules = [rule for each in (self._generation, self._next) if each is not None for rule in each.policy.rules]
-        named = {rule.verdict.settings.keyring for rule in rules if rule.verdict.settings is not None}
-        if reference not in named or not belongs_to_connection_user(reference):
+        naming = [settings for settings in settings_in_use(rules) if settings.keyring == reference]
+        labels = {label for settings in naming for label in labels_in_use(settings)}
+        if not naming or not belongs_to_connection_user(reference):
             reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
         else:
             try:
                 ring = await trio.to_thread.run_sync(self._store.ring, reference, user)
-                reply = RingReply(message["request"], ring)
+                reply = RingReply(message["request"], ring.narrowed(labels))
             except KeyringError as error:
                 reply = RingReply(message["request"], None, str(error), error.code)
+            except OSError as error:
+                problem = f"cannot read the ring {reference} of {user}: {error}"
+                reply = RingReply(message["request"], None, problem, 202)
             except Exception:  # noqa: BLE001 - a bug of ours costs this connection, never the daemon
                 _log.exception("internal error while reading ring %s of %s", reference, user)
                 reply = RingReply(message["request"], None, "an internal error; see the log of the daemon", 202)
@@ -424,30 +461,79 @@ class Supervisor:
                 return {"ok": False, "problems": [f"the daemon is {self._state}"], "diagnostics": []}
             process.notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                generation = await self._load()
-                await trio.to_thread.run_sync(self._street.check, generation)
-                await self._swap(generation)
-            except PolicyError as error:
-                return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
-            except GenerationError as error:
-                return self._refresh_failed(error.problems, [])
-            except AttlsError as error:
-                return self._refresh_failed([str(error)], [])
-            except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
-                _log.exception("internal error while refreshing; the policy in force stays")
-                return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+                return await self._replace(self._load)
             finally:
                 process.notify_service_manager("READY=1")
-            self._last_error = ""
-            diagnostics = generation.policy.diagnostics
-            _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
-            return {
-                "ok": True,
-                "problems": [],
-                "diagnostics": [asdict(finding) for finding in diagnostics],
-                "generation": generation.number,
-                "rules": len(generation.policy.rules),
-            }
+
+    async def _replace(self, load_next: Callable[[], Awaitable[Generation | None]]) -> dict[str, Any]:
+        """Put in force what `load_next` returns, unless it is None; on any failure nothing has changed."""
+        try:
+            generation = await load_next()
+            if generation is None:
+                return {"ok": True}
+            await trio.to_thread.run_sync(self._street.check, generation)
+            await self._swap(generation)
+        except PolicyError as error:
+            return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
+        except GenerationError as error:
+            return self._refresh_failed(error.problems, [])
+        except AttlsError as error:
+            return self._refresh_failed([str(error)], [])
+        except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
+            _log.exception("internal error while refreshing; the policy in force stays")
+            return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+        self._last_error = ""
+        diagnostics = generation.policy.diagnostics
+        _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
+        return {
+            "ok": True,
+            "problems": [],
+            "diagnostics": [asdict(finding) for finding in diagnostics],
+            "generation": generation.number,
+            "rules": len(generation.policy.rules),
+        }
+
+    # Rings that change by themselves
+
+    async def _watch_rings(self) -> None:
+        """Put changed rings in force, without being asked, for as long as the daemon lives."""
+        try:
+            watch = Watch()
+        except OSError as error:
+            _log.warning("changes of rings will not be noticed (%s); use `attls refresh`", error.strerror)
+            return
+        with watch:
+            while True:
+                is_new = watch.follow(await trio.to_thread.run_sync(self._ring_directories))
+                if not is_new:
+                    await watch.changed()
+                async with self._change:
+                    if self._state == "running":
+                        await self._replace(partial(self._renew, first=is_new))
+
+    def _ring_directories(self) -> tuple[Path, ...]:
+        generation = self._generation
+        assert generation is not None
+        references = {settings.keyring for settings in settings_in_use(generation.policy.rules)}
+        # The store is watched in any case: it also says which certificate stands for which user.
+        return self._store.watched([*references, "*AUTH*/*"])
+
+    async def _renew(self, *, first: bool) -> Generation | None:
+        """Return a generation with the rings as they are now, None where nothing has come of the change.
+
+        Rings of connections' own users are not in a generation; when something has changed, not at the `first` look,
+        theirs may have, so workers have to ask for them again.
+        """
+        now = self._generation
+        assert now is not None
+        self._numbers += 1
+        number = self._numbers
+        then = await trio.to_thread.run_sync(lambda: renew(now, self._options.keyrings, number=number))
+        of_users = any(belongs_to_connection_user(each.keyring) for each in settings_in_use(now.policy.rules))
+        if (then.rings, then.users) == (now.rings, now.users) and (first or not of_users):
+            self._numbers -= 1
+            return None
+        return then
 
     async def _swap(self, generation: Generation) -> None:
         """Workers first, then the steering; whatever fails, everything is as it was. Raises AttlsError."""
@@ -539,6 +625,8 @@ class Supervisor:
     def _leave_street(self) -> None:
         """Close what is ours; steering is undone only where we put it and the operator wants it undone."""
         self._street.close()
+        if self._mailroom is not None:
+            self._mailroom.close()
         # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
         if self._options.on_exit is OnExit.RELEASE and self._steered and self._stop.is_set():
             try:
@@ -558,12 +646,27 @@ class Supervisor:
         if command == "stop":
             self._stop.set()
             return {"ok": True, "drain_seconds": self._options.drain_seconds + KILL_SECONDS}
+        if command == "query":
+            return await self._query(_endpoint(request.get("local")), _endpoint(request.get("remote")))
         if command == "netstat":
             connid = request.get("connid")
             if connid is not None and not isinstance(connid, int):
                 raise ValueError("connid is no number")
             return await self._netstat(connid, detail=bool(request.get("detail")), group=bool(request.get("group")))
         raise ValueError(f"unknown command {command!r}")
+
+    async def _query(self, local: Endpoint, remote: Endpoint) -> dict[str, Any]:
+        found: list[Mapping[str, Any]] = []
+
+        async def query(worker: WorkerHandle) -> None:
+            with contextlib.suppress(WorkerGoneError):
+                answer = await worker.query(local, remote)
+                if answer is not None:
+                    found.append(answer)
+
+        with trio.move_on_after(REPORT_SECONDS):
+            await _all(query, list(self._workers.values()))
+        return {"ok": True, "connection": found[0] if found else None}
 
     async def _reports(self, **wishes: Any) -> list[Mapping[str, Any]]:
         reports: dict[int, Mapping[str, Any]] = {}
@@ -627,6 +730,12 @@ class Supervisor:
         else:
             reply["connections"] = snapshots
         return reply
+
+
+def _endpoint(text: object) -> Endpoint:
+    """Read `192.0.2.1:21` or `[2001:db8::1]:21`; raises ValueError."""
+    address, _, port = str(text).rpartition(":")
+    return Endpoint(canonical_address(address.removeprefix("[").removesuffix("]")), int(port))
 
 
 async def _all(work: Callable[[WorkerHandle], Awaitable[None]], workers: Sequence[WorkerHandle]) -> None:

@@ -425,7 +425,7 @@ _ENVIRONMENT_ADVANCED = Statement(
             "Which renegotiations are allowed up to TLS 1.2.",
             since="V2R1",
             honoured=("Disabled",),
-            instead="no peer may renegotiate here, as with Disabled",
+            instead="no peer may renegotiate here, as with Disabled; a program that is ApplicationControlled may",
         ),
         _choice(
             "RenegotiationIndicator",

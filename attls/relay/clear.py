@@ -57,6 +57,8 @@ class ClearRelay(Relay):
         assert self.app is not None
         assert self.net is not None
         for sock, handler in ((self.net, self.on_net), (self.app, self.on_app)):
+            if self.over:
+                return  # the first one has ended it
             if sock.fileno() in self.reactor.handlers:
                 self.reactor.handlers[sock.fileno()] = handler
                 handler(self.dialed)
@@ -125,7 +127,7 @@ class ClearRelay(Relay):
             if way.ended or not way.ready:
                 break
             if way.pipe is None:
-                way.pipe = _lend()
+                way.pipe = lend()
             try:
                 way.held = os.splice(source.fileno(), way.pipe[1], _CHUNK, flags=_FLAGS)
             except BlockingIOError:
@@ -175,5 +177,6 @@ class ClearRelay(Relay):
             _pool.append(pipe)
 
 
-def _lend() -> tuple[int, int]:
+def lend() -> tuple[int, int]:
+    """Return an empty pipe, non-blocking; whoever takes it gives it back or closes it."""
     return _pool.pop() if _pool else os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -142,6 +142,7 @@ class Relay:
         self.over = True
         self.reactor.disarm(self)
         self.reactor.connections.pop(self.record.connid, None)
+        self.reactor.controls.pop(self.record.connid, None)
         for sock in (self.app, self.net, self.dialing):
             if sock is not None:
                 self.reactor.forget(sock.fileno())

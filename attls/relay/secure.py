@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attls import errors
-from attls.errors import Reason
+from attls.errors import Reason, TlsError
 from attls.model import Direction
 from attls.observe import HANDSHAKE, SECURE, Record
 from attls.relay.connection import ENDED, READABLE, Relay, shut
@@ -95,7 +95,9 @@ class SecureRelay(Relay):
         assert self.net is not None
         environment = self.environment
         remote = self.record.flow.remote
-        self.engine = environment.engine((str(remote.address), remote.port), self.reactor.clock())
+        self.engine = environment.engine(
+            (str(remote.address), remote.port), self.reactor.clock(), job=self.record.owner.job or ""
+        )
         self.record.status = HANDSHAKE
         self._arm_handshake(1 if environment.is_server else 5)
         if self.net.fileno() in self.reactor.handlers:
@@ -184,6 +186,12 @@ class SecureRelay(Relay):
         record.protocol = engine.get_protocol_version_name()
         record.cipher4, record.cipher = identify(engine.get_cipher_name() or "")
         record.key_share = engine.get_group_name()
+        if self.environment.knows_users:
+            try:
+                record.cert_user = self.environment.user(engine)
+            except TlsError as error:  # a session from before the map was changed
+                self.abort(error.reason)
+                return
         record.status = SECURE
         self.reactor.disarm(self)
         assert self.net is not None

@@ -5,16 +5,17 @@ session cache kept here, once, so that a connection costs only its handshake. No
 over memory buffers that the relay fills and empties.
 
 Verification runs inside the handshake, in OpenSSL's callback, so that a peer we refuse is told by an alert and never
-sees a byte of the program's data. The callback notes why it refused in a `Failure`, since OpenSSL itself keeps only
-"certificate verify failed".
+sees a byte of the program's data. What it finds, and why it refused, is noted in the engine's `Peer`, since OpenSSL
+itself keeps only "certificate verify failed". A resumed handshake verifies nothing again, but the user whom a client's
+certificate stands for is looked up each time, in the map that counts now.
 """
 
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -23,9 +24,9 @@ from OpenSSL import SSL, crypto
 
 from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
-from attls.keyring import Identity, Keyring
+from attls.keyring import Identity, Keyring, UserMap
 from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol, TlsSettings
-from attls.tls import ciphers, groups, hello, names, reasons
+from attls.tls import ciphers, groups, hello, names, reasons, verification
 from attls.tls.engine import (
     MISSING_EXTENSION,
     UNRECOGNIZED_NAME,
@@ -34,6 +35,7 @@ from attls.tls.engine import (
     Refusal,
     RefusingEngine,
 )
+from attls.tls.verification import Peer
 
 _VERSIONS = {
     Protocol.SSLV3: SSL.SSL3_VERSION,
@@ -57,27 +59,28 @@ _WARNED_OF_NAME = 0x100 | UNRECOGNIZED_NAME  # alert level "warning" and its num
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: an intermediate CA on the ring is an anchor, as on z/OS
 
 
-@dataclass(slots=True)
-class Failure:
-    """Why the verification of one connection's peer failed; `reason` stays None while it has not."""
-
-    reason: Reason | None = None
-    detail: str = ""
-
-
 class Environment:
     """One shared context for all connections that have equal settings and the same key ring.
 
     Raises KeyringError when the ring cannot serve the role (no certificate, no key, no CA) and TlsError when OpenSSL
-    refuses a setting. Safe to drop at any time: engines keep what they need alive.
+    refuses a setting. Safe to drop at any time: engines keep what they need alive. `users` says which client
+    certificate stands for whom; it may be replaced at any time and counts from the next handshake on.
     """
 
-    def __init__(self, settings: TlsSettings, keyring: Keyring) -> None:
+    def __init__(self, settings: TlsSettings, keyring: Keyring, *, users: UserMap | None = None) -> None:
         if not settings.keyring:
             raise KeyringError("the settings name no key ring; code Keyring in TTLSKeyringParms")
         self.settings = settings
         self.keyring = keyring
+        self.users = users if users is not None else UserMap()
         self.is_server = settings.role is not HandshakeRole.CLIENT
+        # A certificate that nobody verified says nothing about who its holder is.
+        self.knows_users = (
+            settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
+            and settings.client_auth is not ClientAuthType.PASS_THRU
+        )
+        self._has_mode = settings.certificate_validation != "Any"  # what Any asks for, OpenSSL has checked
+        self._keeps_chain = self._has_mode or settings.revocation is not None
         self._sessions: OrderedDict[tuple[str, int], tuple[SSL.Session, float]] = OrderedDict()
         self._usable: frozenset[Protocol] = frozenset()
         self._server_name = _on_the_wire(settings.sni_names[0]) if settings.sni_names and not self.is_server else b""
@@ -100,13 +103,20 @@ class Environment:
         self._renewal: float | None = None
         self._open()
 
-    def engine(self, destination: tuple[str, int], now: float) -> SSL.Connection:
+    def engine(self, destination: tuple[str, int], now: float, *, job: str = "") -> SSL.Connection:
         """Return a fresh engine over memory buffers, ready for `do_handshake`.
 
         `destination` is the address and port that the connection goes to; a client resumes the session it last had
         there, if one is younger than the session timeout at `now` (seconds of a monotonic clock). A server's ticket
-        keys are replaced when they are older at `now` than policy lets them be.
+        keys are replaced when they are older at `now` than policy lets them be. `job` names the program, for maps from
+        certificates to users that depend on it.
         """
+        engine = self._engine(destination, now)
+        if self.settings.role is not HandshakeRole.SERVER:
+            engine.set_app_data(Peer(job))
+        return engine
+
+    def _engine(self, destination: tuple[str, int], now: float) -> SSL.Connection:
         if self.is_server:
             self._renew(now)
             engine = (
@@ -144,13 +154,24 @@ class Environment:
         while len(self._sessions) > most:
             self._sessions.popitem(last=False)
 
+    def forget(self, destination: tuple[str, int]) -> None:
+        """Resume none of the sessions made so far: a client's with `destination`, any client's of a server.
+
+        A server's sessions and tickets are OpenSSL's, which gives no hold on a single one. So there is a new context,
+        and what was issued under the old one falls back to a full handshake; living engines keep the old one.
+        """
+        if self.is_server:
+            self._open()
+        else:
+            self._sessions.pop(destination, None)
+
     def explain(self, engine: SSL.Connection, error: SSL.Error) -> tuple[Reason, str]:
         """Return the reason and detail of a failed handshake or record of `engine`."""
         if isinstance(engine, RefusingEngine) and engine.refusal is not None:
             return engine.refusal.reason, engine.refusal.detail
-        failure = engine.get_app_data()
-        if isinstance(failure, Failure) and failure.reason is not None:
-            return failure.reason, failure.detail
+        peer = engine.get_app_data()
+        if isinstance(peer, Peer) and peer.reason is not None:
+            return peer.reason, peer.detail
         return reasons.of_openssl(error.args[0] if error.args else ())
 
     def peer(self, engine: SSL.Connection) -> tuple[bytes | None, str | None]:
@@ -159,6 +180,20 @@ class Environment:
         if certificate is None:
             return None, None
         return certificate.public_bytes(Encoding.DER), certificate.subject.rfc4514_string()
+
+    def user(self, engine: SSL.Connection) -> str | None:
+        """Return the user whom the client's certificate stands for, after a handshake, None for nobody.
+
+        Raises TlsError (5002) for nobody where ClientAuthType is SAFCheck. Only where `knows_users`.
+        """
+        peer: Peer = engine.get_app_data()
+        if not peer.user_known:  # a resumed handshake, or a client without certificate
+            certificate = engine.get_peer_certificate(as_cryptography=True)
+            if certificate is not None:
+                peer.look_up(self.users, certificate.public_bytes(Encoding.DER))
+        if peer.user is None and self.settings.client_auth is ClientAuthType.SAF_CHECK:
+            raise TlsError(errors.NO_USER)
+        return peer.user
 
     def _open(self) -> None:
         """Build the contexts that any connection may need at once, so that what is wrong shows before the first."""
@@ -204,7 +239,11 @@ class Environment:
         settings = self.settings
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        if not settings.application_controlled or settings.renegotiation == "Disabled":
+            # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation. A
+            # client still cannot ask for one: OpenSSL 3 refuses that by itself.
+            context.set_options(SSL.OP_NO_RENEGOTIATION)
         master_secret = (
             settings.server_extended_master_secret if self.is_server else (settings.client_extended_master_secret)
         )
@@ -400,26 +439,45 @@ class Environment:
         settings = self.settings
         if settings.role is not HandshakeRole.CLIENT and settings.client_auth is ClientAuthType.PASS_THRU:
             return True
+        peer: Peer = engine.get_app_data()
         if not good:
-            engine.set_app_data(
-                Failure(reasons.of_verification(error), f"certificate at depth {depth}, X.509 error {error}")
-            )
+            if depth == 0 and verification.is_for_mode_to_judge(error, settings.certificate_validation):
+                return True  # OpenSSL comes back to this certificate when it has seen the whole chain
+            peer.refuse(reasons.of_verification(error), f"certificate at depth {depth}, X.509 error {error}")
             return False
-        wants_name = settings.host_reference_dns is not None or settings.host_reference_cn is not None
-        if (
-            depth == 0
-            and wants_name
-            and not names.carries(
-                certificate.to_cryptography(),
-                dns=settings.host_reference_dns,
-                common_name=settings.host_reference_cn,
-                wildcards=settings.host_wildcards,
-            )
-        ):
-            wanted = settings.host_reference_dns or settings.host_reference_cn
-            engine.set_app_data(Failure(errors.NAME_MISMATCH, f"wanted {wanted}"))
+        if self._keeps_chain:
+            peer.note(depth, certificate)
+        if depth:
+            return True
+        try:
+            verification.check_key(certificate, settings)
+            if self._has_mode:
+                verification.check_mode(peer.chain(), settings)
+            self._check_name(certificate)
+            if self.knows_users:
+                der = certificate.to_cryptography().public_bytes(Encoding.DER)
+                peer.look_up(self.users, der)
+                if peer.user is None and settings.client_auth is ClientAuthType.SAF_CHECK:
+                    peer.refuse(errors.NO_USER, peer.why_nobody)
+                    return False
+        except verification.RefusedError as error_:
+            peer.refuse(error_.reason, error_.detail)
+            return False
+        except Exception:  # noqa: BLE001 - what leaves a callback is lost; a bug of ours must not let anybody in
+            peer.refuse(errors.INTERNAL, traceback.format_exc(limit=-1).splitlines()[-1])
             return False
         return True
+
+    def _check_name(self, certificate: crypto.X509) -> None:
+        settings = self.settings
+        wanted = settings.host_reference_dns or settings.host_reference_cn
+        if wanted is not None and not names.carries(
+            certificate.to_cryptography(),
+            dns=settings.host_reference_dns,
+            common_name=settings.host_reference_cn,
+            wildcards=settings.host_wildcards,
+        ):
+            raise verification.RefusedError(errors.NAME_MISMATCH, f"wanted {wanted}")
 
     def _set_sessions(self, context: SSL.Context, settings: TlsSettings) -> None:
         caching = bool(settings.session_timeout and settings.session_cache_size)

@@ -492,7 +492,7 @@ async def test_a_returning_client_resumes_its_session(version: ssl.TLSVersion) -
 
 
 def _pinned(engine: Any) -> Any:
-    return lambda _destination, now: engine(("192.0.2.1", 443), now)
+    return lambda _destination, now, **more: engine(("192.0.2.1", 443), now, **more)
 
 
 def _pinned_remember(remember: Any) -> Any:
