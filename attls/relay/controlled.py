@@ -687,7 +687,9 @@ class TlsPhase(SecureRelay):
                 return
             record.bytes_out += count
             try:
-                engine.send(_received[:count])
+                taken = 0
+                while taken < count:  # a peer may have asked for short records
+                    taken += engine.send(_received[taken:count])
             except EngineError as error:
                 self._fail(error)
                 return

@@ -240,7 +240,7 @@ class Environment:
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
-        if not settings.application_controlled:
+        if not settings.application_controlled or settings.renegotiation == "Disabled":
             # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation. A
             # client still cannot ask for one: OpenSSL 3 refuses that by itself.
             context.set_options(SSL.OP_NO_RENEGOTIATION)
