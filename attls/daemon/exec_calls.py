@@ -1,0 +1,727 @@
+"""The held system calls of one program under `attls exec`: what each is answered with, and when.
+
+Theory of operation. `Calls.take` handles one held call, and never waits: a call that cannot be answered at once becomes
+a `Held` with a duplicate of the socket in the reactor's epoll set, so a slow connect holds up nobody else.
+
+connect: policy decides. Not covered: the kernel's own connect, made by us on the duplicate. Covered: the program's
+socket is put in SYN_SENT at our doorway, the reactor carries a connection to the real destination, and when its TLS is
+done the two are joined (`attls.intercept.doorway`). A blocking call is answered then; a non-blocking one was answered
+EINPROGRESS at once, and its socket becomes writable then.
+
+accept: we accept on the duplicate. Not covered: that socket is handed over. Covered: it goes to the reactor for its
+handshake, after which we connect to the program's listener ourselves. What the program accepts next is the other end
+of that, a child of its own listener like any other, and its poll and epoll have been told of it by the kernel. Such
+ends are recognised by their addresses, which nobody else can have at that time.
+
+getpeername, getsockname and the address accept fills in come from `_truths`, by socket cookie; all other sockets
+get the kernel's own answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import select
+import socket
+import struct
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import trio
+
+from attls import errors
+from attls.daemon.exec_law import Law
+from attls.daemon.service import reset
+from attls.errors import AttlsError, Reason
+from attls.intercept import doorway, seccomp
+from attls.intercept.doorway import Doorway
+from attls.intercept.seccomp import Architecture, Call, Notification
+from attls.intercept.unprivileged import NonBlocking, Notifications, Programs, connect, has_signal, process_of
+from attls.intercept.unprivileged_owner import command_of, owner_of
+from attls.model import Address, Direction, Endpoint, Flow, Owner, Verdict, canonical_address
+from attls.observe import Ledger, Record
+from attls.observe.messages import printable
+from attls.relay import Reactor
+from attls.relay.connection import Relay
+from attls.tls import Environment
+
+ERESTARTSYS = 512  # the kernel's own word for "a signal came": restarts the call, or EINTR, as the handler was set up
+_IPPROTO_MPTCP = 262
+_LONGEST_ADDRESS = 128  # sizeof(struct sockaddr_storage)
+_LOOK_SECONDS = 0.1  # how often held calls are looked at: has the program been killed, does a signal wait?
+_MOST_TRUTHS = 65536
+_GRACE_SECONDS = 60.0
+_DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
+_SYN_SENT, _SYN_RECEIVED, _CLOSED = 2, 3, 7  # TCP_INFO's states, include/net/tcp_states.h
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+_log = logging.getLogger("attls.exec")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """What the program is to see of a socket that is really connected to us; `record` is its connection."""
+
+    local: Endpoint
+    remote: Endpoint
+    record: Record
+    interface: int = 0
+
+
+class Held:
+    """A call that waits for `sock`, our duplicate of the program's socket; everything is closed by `let_go`."""
+
+    __slots__ = ("deadline", "late", "notification", "sock", "taken")
+
+    def __init__(self, notification: Notification, sock: socket.socket, *, wait: float, late: int, now: float) -> None:
+        self.notification = notification
+        self.sock = sock
+        self.taken = now
+        self.deadline = now + wait if wait else None
+        self.late = late  # the errno when the socket's own timeout passes
+
+
+class Attempt:
+    """A connect under TLS, from the first packet until the program's socket stands or fails."""
+
+    __slots__ = ("_calls", "blocking", "cookie", "ours", "sock", "standing")
+
+    def __init__(self, calls: Calls, cookie: int, sock: socket.socket, ours: socket.socket, *, blocking: bool) -> None:
+        self._calls = calls
+        self.cookie = cookie
+        self.sock = sock
+        self.ours = ours
+        self.blocking = blocking
+        self.standing = False
+
+    def opened(self, relay: Relay) -> None:
+        """Join our end with the program's socket, which becomes writable now."""
+        Doorway.open(self.sock, self.ours)
+        self.standing = True
+        self._calls.finish(self, 0)
+        self._calls.say(relay.record)
+
+    def ended(self, relay: Relay) -> None:
+        """Tell the program if it is still waiting; a connection that stood has told it by itself."""
+        if self.standing:
+            return
+        reason = relay.record.reason
+        number = (relay.error or errno.ECONNREFUSED) if reason == errors.UNREACHABLE else errno.ECONNRESET
+        self._calls.finish(self, number)
+        self._calls.say(relay.record)
+
+
+class Arrival:
+    """A connection that came in and is not with the program yet."""
+
+    __slots__ = ("_calls", "key", "over", "record")
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self.key: tuple[Endpoint, Endpoint] | None = None
+        self.record: Record | None = None
+        self.over: float | None = None
+
+    def opened(self, relay: Relay) -> None:
+        """Note it in the log: the program will find it at its listener."""
+        self._calls.say(relay.record)
+
+    def ended(self, relay: Relay) -> None:
+        """Remember for a while that it is over, so that its other end is not taken for a stranger."""
+        if self.key is None:
+            self._calls.say(relay.record)
+        self.over = self._calls.clock()
+
+
+class Calls:
+    """Answers what `notifications` brings. `report` gets a line for people about each connection.
+
+    `clock` returns monotonic seconds. Everything happens in the thread that runs the reactor.
+    """
+
+    def __init__(
+        self,
+        machine: Architecture,
+        notifications: Notifications,
+        law: Law,
+        *,
+        ledger: Ledger,
+        reactor: Reactor,
+        report: Report | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.programs = Programs(machine)
+        self.clock = clock
+        self.deserted = trio.Event()
+        self._machine = machine
+        self._notifications = notifications
+        self._law = law
+        self._ledger = ledger
+        self._reactor = reactor
+        self._report = report
+        self._doorway = Doorway()
+        self._attempts: dict[int, Attempt] = {}
+        self._held: dict[int, Held] = {}
+        self._truths: OrderedDict[int, _Truth] = OrderedDict()
+        self._arrivals: dict[tuple[Endpoint, Endpoint], tuple[_Truth, Arrival]] = {}
+        self._spare: dict[int, list[tuple[socket.socket, _Truth | None]]] = {}
+        self._wakeup = trio.Event()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most_handshakes = max(16, limit // 4)
+        handlers: dict[Call, Callable[[Notification], None]] = {
+            Call.CONNECT: self._connect,
+            Call.ACCEPT: partial(self._accept, flags=False),
+            Call.ACCEPT4: partial(self._accept, flags=True),
+            Call.GETPEERNAME: partial(self._name, peer=True),
+            Call.GETSOCKNAME: partial(self._name, peer=False),
+            Call.IOCTL: self._control,
+        }
+        self._handlers = {machine.calls[call]: handler for call, handler in handlers.items()}
+
+    async def run(self) -> None:
+        """Answer calls until cancelled; then every call that is held, or made later, fails."""
+        self._reactor.watch_listener(self._notifications, self.take)
+        try:
+            while True:
+                await self._wakeup.wait()
+                await trio.sleep(_LOOK_SECONDS)
+                self._look(self.clock())
+                if not self._held:
+                    self._wakeup = trio.Event()
+        finally:
+            for held in list(self._held.values()):
+                self._let_go(held)
+            self._reactor.forget(self._notifications.fileno())
+            self._notifications.close()
+            self._doorway.close()
+            self.programs.close()
+
+    def take(self, mask: int) -> None:
+        """Handle one held call, or learn that no process is left that could make one."""
+        if not mask & select.EPOLLIN:
+            self._reactor.unwatch(self._notifications.fileno())
+            self.deserted.set()
+            return
+        notification = self._notifications.receive()
+        if notification is None:
+            return
+        identifier = notification.identifier
+        try:
+            if notification.audit != self._machine.audit:
+                self._refuse_foreign(notification)
+            else:
+                self._handlers[notification.number](notification)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                _log.warning(
+                    "%s may not be looked into (not dumpable, or another user's); its network call fails",
+                    _name_of(notification.thread),
+                )
+            self._notifications.answer(identifier, error=error.errno or errno.EIO)
+        except Exception:  # noqa: BLE001 - a bug of ours ends this one call, never the program's other connections
+            _log.exception("internal error in a held call")
+            self._notifications.answer(identifier, error=errno.EIO)
+
+    def _refuse_foreign(self, notification: Notification) -> None:
+        _log.warning(
+            "%s uses the system calls of another processor mode (a 32-bit program?), which attls exec refuses",
+            _name_of(notification.thread),
+        )
+        self._notifications.answer(notification.identifier, error=errno.EACCES)
+
+    def _duplicate(self, notification: Notification) -> socket.socket | None:
+        """Return our duplicate of the socket a call is about; None (and the call let through) if it is not TCP.
+
+        Letting through rests on the kind of the descriptor alone, not on memory. A Unix socket's connect has to be the
+        program's own: path, credentials and all.
+        """
+        descriptor = self.programs.duplicate(notification.thread, notification.signed(0))
+        try:
+            sock = socket.socket(fileno=descriptor)
+        except OSError:  # no socket at all
+            os.close(descriptor)
+            raise
+        if sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM and sock.proto in (6, _IPPROTO_MPTCP):
+            return sock
+        sock.close()
+        self._notifications.let_through(notification.identifier)
+        return None
+
+    # connect
+
+    def _connect(self, notification: Notification) -> None:
+        sock = self._duplicate(notification)
+        if sock is None:
+            return
+        keep = False
+        try:
+            length = notification.signed(2)
+            if not 0 <= length <= _LONGEST_ADDRESS:
+                raise OSError(errno.EINVAL, "the length of the address")
+            raw = self.programs.read(notification.thread, notification.arguments[1], length)
+            if self._notifications.is_valid(notification.identifier):
+                keep = self._decide_connect(notification, sock, raw)
+        finally:
+            if not keep:
+                sock.close()
+
+    def _decide_connect(self, notification: Notification, sock: socket.socket, raw: bytes) -> bool:
+        """Answer, or begin what will; True where `sock` is kept for that."""
+        cookie = doorway.cookie(sock)
+        if cookie in self._attempts:
+            return self._connect_again(notification, sock, raw, self._attempts[cookie])
+        destination = seccomp.endpoint(raw)
+        if destination is None:
+            self._truths.pop(cookie, None)
+            return self._connect_natively(notification, sock, raw)
+        if destination.address.is_unspecified:  # to the kernel that is this host
+            destination = Endpoint(_loopback(destination), destination.port)
+        flow = self._flow(sock, raw, destination)
+        owner = owner_of(notification.thread, sock, complete=self._law.wants_job(flow))
+        verdict = self._law.match(flow, owner)
+        if not verdict.enabled:
+            self._say_clear(flow, owner, verdict)
+            self._truths.pop(cookie, None)
+            return self._connect_natively(notification, sock, raw)
+        if owner.job is None:
+            owner = owner_of(notification.thread, sock, complete=True)
+        return self._connect_protected(notification, sock, raw, flow, owner, verdict, cookie=cookie)
+
+    def _flow(self, sock: socket.socket, raw: bytes, destination: Endpoint) -> Flow:
+        """Tell the flow as far as it is known before the first packet; only rules that ask make us find out more."""
+        local = Endpoint.of(sock.getsockname())
+        if self._law.asks_source_port and not local.port:
+            source = doorway.source_of(sock, raw) or local
+            place = source if local.address.is_unspecified else local
+            sock.bind((_spelled(place.address, sock.family), 0))
+            local = Endpoint.of(sock.getsockname())
+        elif self._law.asks_source and local.address.is_unspecified:
+            source = doorway.source_of(sock, raw) or local
+            local = Endpoint(source.address, local.port)
+        return Flow(Direction.OUTBOUND, local, destination)
+
+    def _connect_natively(self, notification: Notification, sock: socket.socket, raw: bytes) -> bool:
+        with NonBlocking(sock) as mode:
+            number = connect(sock, raw)
+        if number in (errno.EINPROGRESS, errno.EALREADY) and mode.was_blocking:
+            number = _outcome(sock)  # over loopback it is decided already
+        if number != errno.EINPROGRESS or not mode.was_blocking:
+            self._notifications.answer(notification.identifier, error=number)
+            return False
+        held = self._hold(notification, sock, socket.SO_SNDTIMEO, errno.EINPROGRESS)
+
+        def written(mask: int) -> None:
+            if mask & _DECIDED and (number := _outcome(sock)) != errno.EINPROGRESS:
+                self._let_go(held, error=number)
+
+        self._reactor.watch(sock, written)
+        return True
+
+    def _connect_again(self, notification: Notification, sock: socket.socket, raw: bytes, attempt: Attempt) -> bool:
+        """Answer a program that asks again meanwhile: after a signal, or to find out how far we are."""
+        if raw[:2] == seccomp.UNSPECIFIED[:2]:
+            return self._connect_natively(notification, sock, raw)
+        with NonBlocking(sock) as mode:
+            number = connect(sock, raw)  # goes nowhere: the kernel only tells how the connect in progress stands
+        if number == errno.EALREADY and mode.was_blocking:
+            attempt.blocking = True
+            self._hold(notification, sock, socket.SO_SNDTIMEO, errno.EALREADY)
+            return True
+        self._notifications.answer(notification.identifier, error=number)
+        return False
+
+    def _connect_protected(
+        self,
+        notification: Notification,
+        sock: socket.socket,
+        raw: bytes,
+        flow: Flow,
+        owner: Owner,
+        verdict: Verdict,
+        *,
+        cookie: int,
+    ) -> bool:
+        identifier = notification.identifier
+        environment: Environment | None = None
+        settings = verdict.settings
+        assert settings is not None
+        if sock.proto == _IPPROTO_MPTCP or not doorway.shares_our_network(sock):
+            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, "a Multipath TCP socket, or another namespace's")
+            self._notifications.answer(identifier, error=errno.ENETUNREACH)
+            return False
+        if not settings.application_controlled:
+            try:
+                environment = self._law.environment(settings, owner.user)
+            except AttlsError as error:
+                self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
+                self._notifications.answer(identifier, error=errno.ECONNRESET)
+                return False
+        number, ours = self._doorway.hold(sock, flow.remote)
+        if ours is None:
+            self._notifications.answer(identifier, error=number)
+            return False
+        number, network = doorway.dial(sock, raw)
+        if network is None:
+            ours.close()
+            doorway.take_back(sock)
+            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, OSError(number, "").strerror or "")
+            self._notifications.answer(identifier, error=number)
+            return False
+        local = Endpoint.of(network.getsockname())
+        record = self._ledger.open(replace(flow, local=local), owner, verdict, generation=0)
+        self._learn(cookie, _Truth(local, flow.remote, record, seccomp.scope(raw)))
+        blocking = NonBlocking(sock).was_blocking
+        attempt = self._attempts[cookie] = Attempt(self, cookie, sock, ours, blocking=blocking)
+        if blocking:
+            self._hold(notification, sock, socket.SO_SNDTIMEO, errno.EINPROGRESS)
+        else:
+            self._notifications.answer(identifier, error=errno.EINPROGRESS)
+        self._reactor.carry(ours, record, dial=lambda: network, environment=environment, gate=attempt)
+        return True
+
+    def finish(self, attempt: Attempt, number: int) -> None:
+        """Tell the program how its connect ended, errno `number` or 0, and let go of its socket."""
+        self._attempts.pop(attempt.cookie, None)
+        waiting = [held for held in self._held.values() if held.sock is attempt.sock or self._is_of(held, attempt)]
+        try:
+            if number and waiting:
+                doorway.take_back(attempt.sock)
+            elif number:
+                doorway.fail(attempt.sock, number)
+        except OSError as error:
+            _log.warning("cannot tell the program that its connect failed: %s", error)
+        if number:
+            self._truths.pop(attempt.cookie, None)
+        for held in waiting:
+            self._let_go(held, error=number)
+        attempt.sock.close()
+
+    @staticmethod
+    def _is_of(held: Held, attempt: Attempt) -> bool:
+        return held.late != errno.EAGAIN and doorway.cookie(held.sock) == attempt.cookie
+
+    # accept
+
+    def _accept(self, notification: Notification, *, flags: bool) -> None:
+        listener = self._duplicate(notification)
+        if listener is None:
+            return
+        wanted = notification.signed(3) if flags else 0
+        keep = False
+        try:
+            if wanted & ~(socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK):
+                raise OSError(errno.EINVAL, "unknown flags")
+            if self._accept_now(notification, listener, wanted):
+                return
+            if not NonBlocking(listener).was_blocking:
+                self._notifications.answer(notification.identifier, error=errno.EAGAIN)
+                return
+            held = self._hold(notification, listener, socket.SO_RCVTIMEO, errno.EAGAIN)
+            keep = True
+            self._reactor.watch_listener(listener, lambda _mask: self._accept_later(held, wanted))
+        finally:
+            if not keep:
+                listener.close()
+
+    def _accept_later(self, held: Held, wanted: int) -> None:
+        if held.notification.identifier not in self._held:
+            return
+        if not self._notifications.is_valid(held.notification.identifier):
+            self._drop(held)
+            return
+        try:
+            done = self._accept_now(held.notification, held.sock, wanted)
+        except OSError as error:
+            self._let_go(held, error=error.errno or errno.EIO)
+            return
+        if done:
+            self._drop(held)
+
+    def _accept_now(self, notification: Notification, listener: socket.socket, wanted: int) -> bool:
+        """Take connections off the listener until one can be given to the program; False where none is left.
+
+        Raises OSError with what the program's own accept would have failed with.
+        """
+        cookie = doorway.cookie(listener)
+        while True:
+            if self._spare.get(cookie):
+                accepted, truth = self._spare[cookie].pop()
+            else:
+                self._spare.pop(cookie, None)
+                try:
+                    with NonBlocking(listener):
+                        descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+                except BlockingIOError:
+                    return False
+                accepted = socket.socket(fileno=descriptor)
+                try:
+                    found = self._receive(notification, listener, accepted)
+                except OSError:
+                    accepted.close()  # its peer has gone already
+                    continue
+                if found is None:
+                    continue
+                truth = found if isinstance(found, _Truth) else None
+            number = self._give(notification, accepted, truth, wanted)
+            if number in (0, errno.EFAULT):
+                accepted.close()
+            else:
+                self._spare.setdefault(cookie, []).append((accepted, truth))
+            if number and number != errno.ENOENT:
+                raise OSError(number, "the connection cannot be given to the program")
+            return True
+
+    def _receive(
+        self, notification: Notification, listener: socket.socket, accepted: socket.socket
+    ) -> _Truth | bool | None:
+        """Judge one accepted connection: a truth for the end of one under TLS, True for one in clear, None for neither.
+
+        Where the answer is None, `accepted` is somebody else's from now on. Raises OSError where its peer is gone.
+        """
+        local, remote = Endpoint.of(accepted.getsockname()), Endpoint.of(accepted.getpeername())
+        known = self._arrivals.pop((remote, local), None)
+        if known is not None:
+            truth, arrival = known
+            if arrival.over is not None:
+                accepted.close()
+                return None
+            self._learn(doorway.cookie(accepted), truth)
+            return truth
+        flow = Flow(Direction.INBOUND, local, remote)
+        owner = owner_of(notification.thread, listener, complete=self._law.wants_job(flow))
+        verdict = self._law.match(flow, owner)
+        if not verdict.enabled:
+            self._say_clear(flow, owner, verdict)
+            return True
+        if owner.job is None:
+            owner = owner_of(notification.thread, listener, complete=True)
+        self._receive_protected(listener, accepted, flow, owner, verdict)
+        return None
+
+    def _receive_protected(
+        self, listener: socket.socket, accepted: socket.socket, flow: Flow, owner: Owner, verdict: Verdict
+    ) -> None:
+        settings = verdict.settings
+        assert settings is not None
+        environment: Environment | None = None
+        if self._ledger.handshakes >= self._most_handshakes:
+            reset(accepted)
+            self._turn_away(flow, owner, verdict, errors.OVERLOAD, "")
+            return
+        if not settings.application_controlled:
+            try:
+                environment = self._law.environment(settings, owner.user)
+            except AttlsError as error:
+                reset(accepted)
+                self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
+                return
+        if not doorway.shares_our_network(listener):
+            reset(accepted)
+            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, "the listener is in another network namespace")
+            return
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        record = self._ledger.open(flow, owner, verdict, generation=0)
+        arrival = Arrival(self)
+        place = _reachable(Endpoint.of(listener.getsockname()), flow.local)
+        truth = _Truth(flow.local, flow.remote, record, _interface(accepted.getpeername()))
+        self._reactor.carry(
+            accepted,
+            record,
+            dial=partial(self._knock, place, _interface(listener.getsockname()), truth, arrival),
+            environment=environment,
+            gate=arrival,
+        )
+
+    def _knock(self, place: Endpoint, interface: int, truth: _Truth, arrival: Arrival) -> socket.socket:
+        """Connect to the program's listener; what it accepts is the plain end of the connection `truth` is about."""
+        version = socket.AF_INET if place.address.version == 4 else socket.AF_INET6
+        ours = socket.socket(version, socket.SOCK_STREAM)
+        try:
+            ours.setblocking(False)
+            ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            number = connect(ours, seccomp.address(place, version, interface=interface))
+            if number not in (0, errno.EINPROGRESS):
+                raise OSError(number, OSError(number, "").strerror)
+            self._expire_arrivals()
+            arrival.key = (Endpoint.of(ours.getsockname()), place)
+            self._arrivals[arrival.key] = (truth, arrival)
+        except OSError:
+            ours.close()
+            raise
+        return ours
+
+    def _expire_arrivals(self) -> None:
+        old = self.clock() - _GRACE_SECONDS
+        for key, (_, arrival) in list(self._arrivals.items())[:16]:  # oldest first; a few each time are enough
+            if arrival.over is not None and arrival.over < old:
+                del self._arrivals[key]
+
+    def _give(self, notification: Notification, accepted: socket.socket, truth: _Truth | None, wanted: int) -> int:
+        """Hand an accepted socket to the program; return 0 or the errno for which it was not done."""
+        accepted.setblocking(not wanted & socket.SOCK_NONBLOCK)
+        if notification.arguments[1]:
+            try:
+                raw = self._spelled_name(accepted, truth, peer=True)
+                self._write_name(notification, raw)
+            except OSError as error:
+                return error.errno or errno.EFAULT
+        return self._notifications.hand_over(
+            notification.identifier, accepted.fileno(), close_on_exec=bool(wanted & socket.SOCK_CLOEXEC)
+        )
+
+    # getpeername and getsockname
+
+    def _name(self, notification: Notification, *, peer: bool) -> None:
+        sock = self._duplicate(notification)
+        if sock is None:
+            return
+        with sock:
+            truth = self._truths.get(doorway.cookie(sock))
+            if truth is None:
+                self._notifications.let_through(notification.identifier)
+                return
+            if peer:
+                sock.getpeername()  # raises what the program would be told of a socket that is not connected (any more)
+            self._write_name(notification, self._spelled_name(sock, truth, peer=peer))
+            self._notifications.answer(notification.identifier)
+
+    @staticmethod
+    def _spelled_name(sock: socket.socket, truth: _Truth | None, *, peer: bool) -> bytes:
+        if truth is not None:
+            place, interface = (truth.remote if peer else truth.local), truth.interface
+        else:
+            name = sock.getpeername() if peer else sock.getsockname()
+            place, interface = Endpoint.of(name), _interface(name)
+        return seccomp.address(place, sock.family, interface=interface)
+
+    def _write_name(self, notification: Notification, raw: bytes) -> None:
+        """Fill in a sockaddr and its length as the kernel does: cut to the room there is, the full length told."""
+        _, place, size = notification.arguments[:3]
+        (room,) = struct.unpack("=i", self.programs.read(notification.thread, size, 4))
+        if room < 0:
+            raise OSError(errno.EINVAL, "a negative length")
+        if not self._notifications.is_valid(notification.identifier):
+            raise OSError(errno.EINTR, "the call is gone")
+        self.programs.write(notification.thread, place, raw[:room])
+        self.programs.write(notification.thread, size, struct.pack("=i", len(raw)))
+
+    # ioctl
+
+    def _control(self, notification: Notification) -> None:
+        raise OSError(errno.ENOTTY, "not a socket under AT-TLS")
+
+    # Calls that wait
+
+    def _hold(self, notification: Notification, sock: socket.socket, option: int, late: int) -> Held:
+        seconds, microseconds = struct.unpack("@ll", sock.getsockopt(socket.SOL_SOCKET, option, 16))
+        held = Held(notification, sock, wait=seconds + microseconds / 1e6, late=late, now=self.clock())
+        self._held[notification.identifier] = held
+        self._wakeup.set()
+        return held
+
+    def _drop(self, held: Held) -> None:
+        """Forget a held call that has been answered or is gone; close the duplicate unless an attempt needs it."""
+        if self._held.pop(held.notification.identifier, None) is None:
+            return
+        if any(attempt.sock is held.sock for attempt in self._attempts.values()):
+            return
+        if held.sock.fileno() >= 0:
+            # Not `forget`: the program's socket lives on when ours is closed, and so would the epoll registration.
+            self._reactor.unwatch(held.sock.fileno())
+            held.sock.close()
+
+    def _let_go(self, held: Held, *, error: int = errno.ENOSYS) -> None:
+        if held.notification.identifier in self._held:
+            self._drop(held)
+            self._notifications.answer(held.notification.identifier, error=error)
+
+    def _look(self, now: float) -> None:
+        """Look at the held calls: is one gone, or too late, or wanted for a signal."""
+        for held in list(self._held.values()):
+            if not self._notifications.is_valid(held.notification.identifier):
+                self._drop(held)
+            elif held.deadline is not None and held.deadline <= now:
+                self._let_go(held, error=held.late)
+            elif has_signal(held.notification.thread):
+                self._let_go(held, error=ERESTARTSYS)
+
+    # The log
+
+    def _learn(self, cookie: int, truth: _Truth) -> None:
+        self._truths[cookie] = truth
+        self._truths.move_to_end(cookie)
+        while len(self._truths) > _MOST_TRUTHS:
+            self._truths.popitem(last=False)
+
+    def _turn_away(self, flow: Flow, owner: Owner, verdict: Verdict, reason: Reason, detail: str) -> None:
+        record = self._ledger.open(flow, owner, verdict, generation=0)
+        record.close(reason, detail)
+        self.say(record)
+
+    def say(self, record: Record) -> None:
+        """Report one line about a connection under a rule: secured, waiting for its program to ask, or failed."""
+        if self._report is None:
+            return
+        if record.reason is not None:
+            outcome = f"failed: {record.reason.text}" + (f" ({record.detail})" if record.detail else "")
+        elif record.protocol is not None:
+            outcome = f"{record.protocol} {record.cipher}" + (" resumed" if record.resumed else "")
+        else:
+            outcome = "in clear until the program asks for TLS"
+        self._report_line(record.flow, record.owner, record.verdict, outcome)
+
+    def _say_clear(self, flow: Flow, owner: Owner, verdict: Verdict) -> None:
+        if self._report is not None:
+            self._report_line(flow, owner, verdict, "in clear, TTLSEnabled Off" if verdict.rule else "in clear")
+
+    def _report_line(self, flow: Flow, owner: Owner, verdict: Verdict, outcome: str) -> None:
+        assert self._report is not None
+        arrow = "->" if flow.direction is Direction.OUTBOUND else "<-"
+        rule = f"rule {verdict.rule}" if verdict.rule is not None else "no rule"
+        who = f"{command_of(owner.pid)}[{owner.pid}]" if owner.pid is not None else "?"
+        self._report(printable(f"{who} {flow.local} {arrow} {flow.remote} {rule}: {outcome}"))
+
+
+def _outcome(sock: socket.socket) -> int:
+    """Tell how a connect of a socket stands: 0, EINPROGRESS, or the errno with which it failed (which is taken out)."""
+    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    if state in (_SYN_SENT, _SYN_RECEIVED):
+        return errno.EINPROGRESS
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return number or (errno.ECONNABORTED if state == _CLOSED else 0)
+
+
+def _spelled(address: object, family: int) -> str:
+    text = str(address)
+    return f"::ffff:{text}" if family == socket.AF_INET6 and ":" not in text else text
+
+
+def _loopback(place: Endpoint) -> Address:
+    return canonical_address("127.0.0.1" if place.address.version == 4 else "::1")
+
+
+def _reachable(listener: Endpoint, reached: Endpoint) -> Endpoint:
+    """Return where we can connect to a listener; `reached` is where its client came in."""
+    return listener if not listener.address.is_unspecified else Endpoint(_loopback(reached), listener.port)
+
+
+def _interface(name: tuple[Any, ...]) -> int:
+    """Return the interface that a socket name of IPv6 may carry, 0 where it does not."""
+    return int(name[3]) if len(name) > 3 else 0
+
+
+def _name_of(thread: int) -> str:
+    try:
+        process = process_of(thread)
+    except OSError:
+        return f"thread {thread}"
+    return f"{command_of(process) or 'process'}[{process}]"
