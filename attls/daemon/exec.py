@@ -363,13 +363,21 @@ class _Helper:
             nursery.cancel_scope.cancel()
 
     async def _watch_front(self) -> None:
-        """Kill the program when the front is gone before its time: who kills `attls exec` means the program."""
+        """Kill all that runs under the filter when the front is gone before its time: it could do nothing any more.
+
+        Each process killed leaves us its children, until none is left.
+        """
         await trio.lowlevel.wait_readable(self._front)
         self._front_is_gone = True
-        if self._status is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._program, signal.SIGKILL)  # our own child, not yet reaped
-            os._exit(NOT_DONE)
+        if self._status is not None:
+            return
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                for child in process.children():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)  # ours alone to reap, so the number is still its own
+                os.waitpid(-1, 0)
+        os._exit(NOT_DONE)
 
     async def _reap(self, calls: Calls, reactor: Reactor) -> None:
         """Collect whoever ended below us, and tell the front about the program."""

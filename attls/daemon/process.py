@@ -38,6 +38,15 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
+def children() -> list[int]:
+    """Return the process numbers of our children, those that have ended but were not waited for included."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile has left its children to another
+            found += [int(number) for number in (task / "children").read_text().split()]
+    return found
+
+
 def raise_descriptor_limit() -> int:
     """Allow as many descriptors as the kernel lets us have; return how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
