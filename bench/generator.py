@@ -68,6 +68,7 @@ def connections(address: str, port: int, count: int) -> int:
                     read_small(connection)
                     if connection.recv(1):
                         raise ValueError("data after the response")
+                    connection.unwrap().close()  # the proxy's close_notify has come; ours ends it in order
         except (OSError, ValueError) as error:
             failures.append(error)
 

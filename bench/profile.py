@@ -51,8 +51,11 @@ def busiest(proxy: Proxy, seconds: float = 1.0) -> int:
     return max(before, key=lambda pid: cpu_seconds([pid]) - before[pid])
 
 
-def top_functions(raw: str, count: int) -> str:
-    """py-spy's raw output (`outer;inner COUNT` a line) as a table: time in the function itself and below it."""
+def top_functions(raw: str, count: int, *, by_callees: bool = False) -> str:
+    """py-spy's raw output (`outer;inner COUNT` a line) as a table: time in the function itself and below it.
+
+    Sorted by a function's own time, or by its own and its callees' together.
+    """
     own: collections.Counter[str] = collections.Counter()
     below: collections.Counter[str] = collections.Counter()
     for line in raw.splitlines():
@@ -63,12 +66,12 @@ def top_functions(raw: str, count: int) -> str:
             below[frame] += int(samples)
     total = sum(own.values()) or 1
     rows = [["function", "own", "with callees"]]
-    for frame, ours in own.most_common(count):
-        rows.append([frame, f"{ours / total:.1%}", f"{below[frame] / total:.1%}"])
+    for frame, _ in (below if by_callees else own).most_common(count):
+        rows.append([frame, f"{own[frame] / total:.1%}", f"{below[frame] / total:.1%}"])
     return "\n".join(columns(rows))
 
 
-def watch(tool: str, pid: int, seconds: int, *, svg: Path | None, native: bool) -> str:
+def watch(tool: str, pid: int, seconds: int, *, svg: Path | None, native: bool, by_callees: bool) -> str:
     """Run py-spy or strace on `pid` for `seconds`; returns the text to print. Raises BenchError when the tool fails."""
     with tempfile.TemporaryDirectory(prefix="attls-bench-") as directory:
         out = svg if svg is not None else Path(directory, "profile")
@@ -83,7 +86,7 @@ def watch(tool: str, pid: int, seconds: int, *, svg: Path | None, native: bool) 
             raise BenchError(f"{tool} failed: {(done.stdout + done.stderr).strip()[-800:]}")
         if tool == "strace":
             return out.read_text()
-        return f"flame graph in {svg}" if svg is not None else top_functions(out.read_text(), 40)
+        return f"flame graph in {svg}" if svg is not None else top_functions(out.read_text(), 60, by_callees=by_callees)
 
 
 def main() -> int:
@@ -93,6 +96,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=5, help="how long to watch (5)")
     parser.add_argument("--tool", choices=["py-spy", "strace"], default="py-spy")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a flame graph instead of a table (py-spy)")
+    parser.add_argument("--callees", action="store_true", help="sort by time with callees instead of own time")
     parser.add_argument("--native", action="store_true", help="show functions in C as well (py-spy)")
     options = parser.parse_args()
     load = next(load for load in LOADS if load.name == options.load)
@@ -109,7 +113,15 @@ def main() -> int:
             driver = Driver(load, proxy, sizes)
             driver.start()
             time.sleep(1)
-            print(watch(options.tool, busiest(proxy), options.seconds, svg=options.svg, native=options.native))
+            text = watch(
+                options.tool,
+                busiest(proxy),
+                options.seconds,
+                svg=options.svg,
+                native=options.native,
+                by_callees=options.callees,
+            )
+            print(text)
             driver.enough.set()
             driver.join()
             if driver.error is not None:

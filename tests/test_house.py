@@ -214,3 +214,15 @@ def test_the_walk_lets_pass_what_it_should(tmp_path: Path, module: str, source: 
     file = tmp_path / "example.py"
     file.write_text(source)
     assert not [text for item in imports_of(module, file) if (text := complaint(item)) is not None]
+
+
+def test_links_in_our_pages_lead_somewhere() -> None:
+    """Every relative link in a page of ours names a file or folder that is there."""
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in tracked_files()
+        if page.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert not broken

@@ -80,8 +80,10 @@ class Machine:
         return self._holder.pid
 
     def _entering(self, command: Sequence[str]) -> list[str]:
-        room = f"/proc/{self._holder.pid}/ns"
-        return ["nsenter", f"--net={room}/net", f"--mount={room}/mnt", f"--pid={room}/pid_for_children", "--", *command]
+        holder = f"/proc/{self._holder.pid}"
+        spaces = [f"--net={holder}/ns/net", f"--mount={holder}/ns/mnt", f"--pid={holder}/ns/pid_for_children"]
+        # Entering a mount namespace leads to its own root; whoever runs us in a chroot means the chroot's.
+        return ["nsenter", *spaces, f"--root={holder}/root", f"--wd={holder}/cwd", "--", *command]
 
     def spawn(self, *command: str, stderr: Path | None = None) -> subprocess.Popen[str]:
         """Start a program on this machine with pipes for its input and output, out of reach of the terminal's Ctrl-C.

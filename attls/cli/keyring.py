@@ -7,11 +7,16 @@ of the machine can see.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import getpass
 import json
+import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,12 +26,52 @@ from rich.console import Console
 from rich.table import Table
 
 from attls.errors import KeyringError
-from attls.keyring import Store, Trust, Usage, certificates, files, inspection, mapping, names, operations
+from attls.keyring import (
+    Store,
+    Trust,
+    Usage,
+    certificates,
+    files,
+    inspection,
+    mapping,
+    names,
+    operations,
+    racdcert,
+    revocation,
+)
+from attls.keyring.grants import Access
 from attls.keyring.store import Connection, Ring, StoredCertificate, default_usage
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Decorator = Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]
+
+
+# Shell completion --------------------------------------------------------------------------------------------------
+# `eval "$(_ATTLS_COMPLETE=bash_source attls)"` in .bashrc (zsh_source, fish_source likewise) turns it on.
+
+
+def _completing(look: Callable[[Store, click.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    """Turn a look into the store into a completer; while a line is half typed no problem is worth a message."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        directory = ctx.params.get("directory") or os.environ.get("ATTLS_KEYRINGS") or "keyrings"
+        with contextlib.suppress(KeyringError, OSError):
+            return [word for word in look(Store(directory), ctx) if word.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _labels(store: Store, ctx: click.Context) -> Iterable[str]:
+    owner = ctx.params.get("owner")
+    return [label for name in ([owner] if owner else store.owners()) for label in store.labels(name)]
+
+
+_complete_owner = _completing(lambda store, _: [*store.owners(), names.CERTAUTH, names.SITE])
+_complete_label = _completing(_labels)
+_complete_authority = _completing(lambda store, _: store.labels(names.CERTAUTH))
+_complete_ring = _completing(lambda store, _: [ring.reference for ring in store.rings()])
 
 
 class Refusal(click.ClickException):
@@ -56,6 +101,10 @@ class RoomCommand(click.Command):
             raise Refusal(str(error), 1 if self.asks else 3) from error
         except KeyringError as error:
             raise Refusal(str(error), 3) from error
+        except BrokenPipeError:
+            raise  # click ends quietly when the reader of a pipe has gone
+        except OSError as error:
+            raise Refusal(f"{error.filename or 'the keyring store'}: {error.strerror}", 3) from error
 
 
 class AskingCommand(RoomCommand):
@@ -96,14 +145,16 @@ def _trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
 _owner = click.option(
     "--owner", required=True, metavar="USER", help="User, CERTAUTH or SITE that the certificate is of."
 )
-_label = click.option("--label", required=True, help="Label of the certificate.")
-_any_owner = click.option("--owner", metavar="USER", help="Owner; not needed where the label is unique.")
+_label = click.option("--label", required=True, shell_complete=_complete_label, help="Label of the certificate.")
+_any_owner = click.option(
+    "--owner", metavar="USER", shell_complete=_complete_owner, help="Owner; not needed where the label is unique."
+)
 _san = click.option(
     "--san", multiple=True, metavar="NAMES", help="Alternative names: DNS:host,IP:addr,EMAIL:a@b,URI:u (repeatable)."
 )
 _key_type = click.option(
     "--key-type",
-    type=click.Choice(certificates.KEY_TYPES),
+    type=click.Choice(certificates.KEY_TYPES, case_sensitive=False),
     default="ecdsa-p256",
     show_default=True,
     help="Kind of key.",
@@ -130,7 +181,13 @@ def _with_urls(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_sign_with = click.option("--sign-with", metavar="CALABEL", required=True, help="Label of the authority that signs.")
+_sign_with = click.option(
+    "--sign-with",
+    metavar="CALABEL",
+    required=True,
+    shell_complete=_complete_authority,
+    help="Label of the authority that signs.",
+)
 _signer_owner = click.option(
     "--sign-with-owner", default=names.CERTAUTH, show_default=True, help="Owner of that authority."
 )
@@ -584,6 +641,37 @@ def show(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner:
     _print(document, "\n".join(_plain(f"{name + ':':<19}{value}") for name, value in rows), as_json=as_json)
 
 
+@cert.command("inspect", cls=RoomCommand)
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@_password_file
+@_store_options
+def inspect_(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, file: Path, password_file: Path | None
+) -> None:
+    """Show what a file holds, and whether the store has it, without importing anything."""
+    store = _open(directory, passphrase_file)
+    contents = _read_contents(file, password_file)
+    items: list[dict[str, object]] = []
+    for certificate in contents.certificates:
+        known = store.find_same(certificate)
+        name = {"owner": known.shown_owner, "label": known.label} if known else None
+        items.append({"known_as": name, **certificates.summary(certificate)})
+    document = {"certificates": items, "private_keys": len(contents.keys), "requests": len(contents.requests)}
+    lines = []
+    for item, certificate in zip(items, contents.certificates, strict=True):
+        known = store.find_same(certificate)
+        lines.append(f"certificate {item['subject']}")
+        lines.append(f"  issued by {item['issuer']}{', an authority' if item['is_ca'] else ''}")
+        lines.append(
+            f"  ends in {_days_left(certificate)}, {item['key_type']}, {', '.join(_words(item['san'])) or 'no names'}"
+        )
+        lines.append(f"  {f'in the store as {known.name}' if known else 'not in the store'}")
+    for asked in contents.requests:
+        lines.append(f"request for {asked.subject.rfc4514_string()}")
+    lines.append(f"{_count(len(contents.keys), 'private key')}")
+    _print(document, "\n".join(_plain(line) for line in lines), as_json=as_json)
+
+
 def _words(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
 
@@ -592,7 +680,11 @@ def _words(value: object) -> list[str]:
 @_owner
 @_label
 @click.option("--new-key", is_flag=True, help="Make a new key too (else the key stays).")
-@click.option("--key-type", type=click.Choice(certificates.KEY_TYPES), help="Kind of the new key; implies --new-key.")
+@click.option(
+    "--key-type",
+    type=click.Choice(certificates.KEY_TYPES, case_sensitive=False),
+    help="Kind of the new key; implies --new-key.",
+)
 @click.option("--days", type=click.IntRange(1), help="Validity; as long as before if not given.")
 @click.option("--sign-with", metavar="CALABEL", help="Have it signed by another authority than before.")
 @_signer_owner
@@ -774,6 +866,90 @@ def sign(
     _print(document, text, as_json=as_json)
 
 
+@cert.command("revoke", cls=RoomCommand)
+@_any_owner
+@click.option("--label", help="Label of the certificate.")
+@click.option("--serial", metavar="HEX", help="Instead: serial number of a certificate that is not in the store.")
+@click.option("--issuer", metavar="CALABEL", help="Authority that issued it; needed with --serial.")
+@click.option(
+    "--reason",
+    type=click.Choice([flag.value for flag in x509.ReasonFlags if flag.value not in {"removeFromCRL"}]),
+    default="unspecified",
+    show_default=True,
+    help="Why.",
+)
+@_store_options
+def revoke(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    owner: str | None,
+    label: str | None,
+    serial: str | None,
+    issuer: str | None,
+    reason: str,
+) -> None:
+    """Take a certificate back; the authority's next CRL (attls cert crl) says so to everybody."""
+    store = _open(directory, passphrase_file)
+    if (label is None) == (serial is None) or (serial is not None and issuer is None):
+        raise click.UsageError("give either --label, or --serial and --issuer")
+    if label is not None:
+        stored = _find(store, owner, label)
+        authority, number = operations.authority_of(store, stored), stored.certificate.serial_number
+        what = stored.name
+    else:
+        authority = store.certificate(names.CERTAUTH, str(issuer))
+        try:
+            number = int(str(serial).replace(":", ""), 16)
+        except ValueError as error:
+            raise click.BadParameter(f"{serial} is no hexadecimal number", param_hint="--serial") from error
+        what = f"certificate {number:X}"
+    store.revoke(authority.owner, authority.label, revocation.Revocation(number, _now(), x509.ReasonFlags(reason)))
+    document = {"serial": f"{number:X}", "issuer": authority.label, "reason": reason}
+    text = f"revoked {what}; now publish a new list: attls cert crl --label '{authority.label}' --out FILE"
+    _print(document, text, as_json=as_json)
+
+
+@cert.command("crl", cls=RoomCommand)
+@_label
+@click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the authority.")
+@click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Validity.")
+@click.option(
+    "--format", "form", type=click.Choice(["pem", "der"]), default="pem", show_default=True, help="File format."
+)
+@click.option("--out", type=click.Path(path_type=Path, allow_dash=True), required=True, help="File to write.")
+@_store_options
+def crl(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    label: str,
+    owner: str,
+    days: int,
+    form: str,
+    out: Path,
+) -> None:
+    """Write the list of certificates that an authority has revoked (CRL)."""
+    store = _open(directory, passphrase_file)
+    revoked, now = store.revocations(owner, label), _now()
+    made = revocation.build_crl(
+        operations.signer(store, label, owner),
+        revoked,
+        now=now,
+        lifetime=datetime.timedelta(days=days),
+        number=int(now.timestamp() * 1000),  # grows from list to list without being kept anywhere
+    )
+    encoding = certificates.PEM_ENCODING if form == "pem" else certificates.DER_ENCODING
+    _write_out(out, made.public_bytes(encoding), secret=False)
+    document = {"issuer": label, "revoked": len(revoked), "file": str(out)}
+    if str(out) != "-":
+        _print(
+            document, f"wrote the CRL of '{label}' with {_count(len(revoked), 'certificate')} to {out}", as_json=as_json
+        )
+
+
 @cert.command("trust", cls=RoomCommand)
 @_owner
 @_label
@@ -796,7 +972,7 @@ def keyring() -> None:
     """Make rings and connect certificates to them."""
 
 
-_ring = click.argument("ring", metavar="USER/RING")
+_ring = click.argument("ring", metavar="USER/RING", shell_complete=_complete_ring)
 
 
 @keyring.command("create", cls=RoomCommand)
@@ -815,7 +991,9 @@ def keyring_create(*, directory: Path, passphrase_file: Path | None, as_json: bo
 @_owner
 @_label
 @click.option(
-    "--usage", type=click.Choice(["personal", "certauth", "site"]), help="What it is for; by its owner if not given."
+    "--usage",
+    type=click.Choice(["personal", "certauth", "site"], case_sensitive=False),
+    help="What it is for; by its owner if not given.",
 )
 @click.option("--default", "is_default", is_flag=True, help="Make it the ring's default certificate.")
 @_store_options
@@ -868,7 +1046,7 @@ def keyring_delete(*, directory: Path, passphrase_file: Path | None, as_json: bo
 
 
 @keyring.command("list", cls=AskingCommand)
-@click.argument("ring", metavar="[USER/RING]", required=False)
+@click.argument("ring", metavar="[USER/RING]", required=False, shell_complete=_complete_ring)
 @_store_options
 def keyring_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str | None) -> None:
     """List the rings, or what is connected to one; USER/ lists the rings of one user."""
@@ -929,7 +1107,7 @@ def _ring_document(store: Store, ring: Ring) -> dict[str, object]:
 
 
 @keyring.command("verify", cls=AskingCommand)
-@click.argument("ring", metavar="[USER/RING]", required=False)
+@click.argument("ring", metavar="[USER/RING]", required=False, shell_complete=_complete_ring)
 @click.option(
     "--expiring", type=click.IntRange(0), default=30, show_default=True, metavar="DAYS", help="Warn this early."
 )
@@ -957,6 +1135,138 @@ def keyring_verify(
         click.echo(f"{ring or directory}: {_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+@keyring.command("encrypt", cls=RoomCommand)
+@click.option(
+    "--new-passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File whose first line is the new passphrase; asked for when not given.",
+)
+@_store_options
+def keyring_encrypt(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, new_passphrase_file: Path | None
+) -> None:
+    """Encrypt all private keys of the store, now and in future, or change their passphrase.
+
+    The daemon finds the passphrase in the file named by ATTLS_PASSPHRASE_FILE or in the systemd credential
+    attls-passphrase. A change of passphrase that was interrupted leaves some keys under the old one; run it again
+    on a backup then.
+    """
+    store = _open(directory, passphrase_file)
+    if new_passphrase_file is not None:
+        passphrase = files.read_password(new_passphrase_file)
+    elif sys.stdin.isatty():
+        prompt = "New passphrase of the keyring store"
+        passphrase = str(click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)).encode()
+    else:
+        raise click.UsageError("give the new passphrase with --new-passphrase-file")
+    count = store.reencrypt(passphrase)
+    _print({"encrypted": True, "keys": count}, f"encrypted {_count(count, 'key')}", as_json=as_json)
+
+
+@keyring.command("decrypt", cls=RoomCommand)
+@_store_options
+def keyring_decrypt(*, directory: Path, passphrase_file: Path | None, as_json: bool) -> None:
+    """Keep all private keys of the store unencrypted again, protected by their file permissions alone."""
+    count = _open(directory, passphrase_file).reencrypt(None)
+    _print({"encrypted": False, "keys": count}, f"decrypted {_count(count, 'key')}", as_json=as_json)
+
+
+@keyring.command("settings", cls=RoomCommand)
+@click.option("--strict/--no-strict", "strict", default=None, help="Whether reading a ring takes a grant.")
+@click.option(
+    "--auth",
+    type=click.Choice(["store", "system", "both"]),
+    help="What *AUTH*/* means: authorities of the store, of the system, or both.",
+)
+@click.option(
+    "--host-name", multiple=True, help="Host whose hostIdMappings count here (repeatable); none given: this one."
+)
+@click.option("--reset-host-names", is_flag=True, help="Only this machine's own name counts again.")
+@_store_options
+def keyring_settings(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    strict: bool | None,
+    auth: str | None,
+    host_name: tuple[str, ...],
+    reset_host_names: bool,
+) -> None:
+    """Show the settings of the store, or change them."""
+    store = _open(directory, passphrase_file)
+    settings = before = store.settings()
+    if strict is not None:
+        settings = replace(settings, grants=strict)
+    if auth is not None:
+        settings = replace(settings, virtual_auth=auth)
+    if host_name or reset_host_names:
+        settings = replace(settings, host_names=host_name)
+    if settings != before:
+        store.set_settings(settings)
+    document = {
+        "strict": settings.grants,
+        "auth": settings.virtual_auth,
+        "host_names": list(settings.host_names),
+        "encrypted": settings.encrypt_keys,
+    }
+    lines = [
+        f"reading a ring takes a grant:  {'yes' if settings.grants else 'no'}",
+        f"*AUTH*/* means authorities of: {settings.virtual_auth}",
+        f"hostIdMappings count for:      {', '.join(settings.host_names) or 'this machine'}",
+        f"new keys are encrypted:        {'yes' if settings.encrypt_keys else 'no'}",
+    ]
+    _print(document, "\n".join(lines), as_json=as_json)
+
+
+@keyring.command("grant", cls=RoomCommand)
+@_ring
+@click.option("--user", required=True, metavar="USER", help="Who may read it.")
+@click.option(
+    "--access",
+    type=click.Choice(["read", "update", "control"]),
+    default="read",
+    show_default=True,
+    help="read: the ring and one's own keys; update: keys of other users; control: keys of CERTAUTH and SITE.",
+)
+@_store_options
+def keyring_grant(
+    *, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str, user: str, access: str
+) -> None:
+    """Let a user read a ring (USER/RING, USER/* or *AUTH*/*); counts when the settings are strict."""
+    store = _open(directory, passphrase_file)
+    store.set_grant(ring, user, Access[access.upper()])
+    text = f"{user} may read {ring} ({access})"
+    if not store.settings().grants:
+        text += "\nnote: grants are not asked for yet; attls keyring settings --strict"
+    _print({"ring": ring, "user": user, "access": access}, text, as_json=as_json)
+
+
+@keyring.command("revoke", cls=RoomCommand)
+@_ring
+@click.option("--user", required=True, metavar="USER", help="Who may no longer read it.")
+@_store_options
+def keyring_revoke(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str, user: str) -> None:
+    """Take a grant back."""
+    _open(directory, passphrase_file).set_grant(ring, user, None)
+    _print({"ring": ring, "user": user}, f"{user} has no grant for {ring} any more", as_json=as_json)
+
+
+@keyring.command("grants", cls=AskingCommand)
+@_store_options
+def keyring_grants(*, directory: Path, passphrase_file: Path | None, as_json: bool) -> None:
+    """List who was granted which ring."""
+    found = _open(directory, passphrase_file).grants()
+    if as_json:
+        _print(
+            [{"ring": one.ring, "user": one.user, "access": one.access.name.lower()} for one in found], "", as_json=True
+        )
+    elif not found:
+        click.echo(f"no grants in {directory}")
+    else:
+        _table(("RING", "USER", "ACCESS"), [(one.ring, one.user, one.access.name.lower()) for one in found])
 
 
 def _count(number: int, noun: str) -> str:
@@ -1145,4 +1455,57 @@ def _plain(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
-COMMANDS = (cert, keyring, map_)
+# The z/OS spelling --------------------------------------------------------------------------------------------------
+
+
+@click.command("racdcert", cls=RoomCommand)
+@click.argument("words", metavar="[COMMAND]", nargs=-1)
+@click.option(
+    "--user", metavar="USER", default=getpass.getuser, show_default="you", help="Owner where COMMAND names none."
+)
+@_password_file
+@_store_options
+def racdcert_(
+    *,
+    directory: Path,
+    passphrase_file: Path | None,
+    as_json: bool,
+    words: tuple[str, ...],
+    user: str,
+    password_file: Path | None,
+) -> None:
+    """Carry out a RACDCERT command as it is written on z/OS; what is a data set there is a file here.
+
+    Without COMMAND, commands are read from standard input, one per line (- or + continues a line); they stop at the
+    first failure. Example: attls racdcert "RACDCERT ID(DEMO) LISTRING(*)"
+    """
+    store = _open(directory, passphrase_file)
+    session = racdcert.Session(store, user, _now, _password(password_file))
+    given = " ".join(words)
+    lines = [given] if given else _commands(sys.stdin.read())
+    done = []
+    for number, line in enumerate(lines, 1):
+        place = "" if given else f"command {number}: "
+        try:
+            printed = session.run(line, secrets_allowed=not given)
+        except racdcert.CommandError as error:
+            raise Refusal(f"{place}{error}", 2) from error
+        except KeyringError as error:
+            code = 2 if isinstance(error, names.InvalidNameError) else 3
+            asking = any(word.startswith(tuple(racdcert.ASKING)) for word in line.upper().split())
+            raise Refusal(f"{place}{error}", 1 if isinstance(error, names.MissingError) and asking else code) from error
+        done.append({"command": re.sub(r"(?i)(PASSWORD\s*)\([^)]*\)", r"\1(***)", line), "output": printed})
+        if not as_json and printed:
+            click.echo(printed)
+    if as_json:
+        _print(done, "", as_json=True)
+
+
+def _commands(text: str) -> list[str]:
+    """Split input into commands; comments, empty lines and SETROPTS (nothing needs a refresh here) are left out."""
+    joined = re.sub(r"[ \t]*[-+][ \t]*\n\s*", " ", re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL))
+    lines = (line.strip() for line in joined.splitlines())
+    return [line for line in lines if line and not line.upper().startswith(("SETROPTS ", "SETR "))]
+
+
+COMMANDS = (cert, keyring, map_, racdcert_)

@@ -6,20 +6,23 @@ yes (0) or no (1). Diagnostics are the answer of `check` and go to standard outp
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from attls import policy as law
-from attls.errors import Diagnostic, PolicyError
-from attls.model import Address, Defaults, Direction, JobSource, Owner, canonical_address
+from attls.cli.output import diagnostic_text, json_option, print_diagnostics, print_json
+from attls.errors import AttlsError, Diagnostic, KeyringError, PolicyError
+from attls.keyring import Store, certificates
+from attls.model import Address, Defaults, Direction, HandshakeRole, JobSource, Owner, TlsSettings, canonical_address
+from attls.policy import compare, convert
 from attls.policy import show as display
 from attls.policy.rules import Action
 
+_EXPIRES_SOON = timedelta(days=30)
 _UNREADABLE = "unreadable"
 
 
@@ -74,7 +77,6 @@ _defaults_option = click.option(
     callback=_defaults,
     help="What a silent policy means: TLS 1.2 and 1.3, or exactly what z/OS does.",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document, nothing else.")
 _dataset_option = click.option(
     "--dataset",
     "datasets",
@@ -91,10 +93,21 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--keyrings",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also look whether the rings and labels that rules name are in this directory.",
+)
 @_defaults_option
 @_dataset_option
-@_json_option
-def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str, Path], ...], as_json: bool) -> None:
+@json_option
+def check(
+    paths: tuple[Path, ...],
+    keyrings: Path | None,
+    defaults: Defaults,
+    datasets: tuple[tuple[str, Path], ...],
+    as_json: bool,
+) -> None:
     """Say everything that is wrong with policies; each PATH is a policy of its own."""
     diagnostics: list[Diagnostic] = []
     rules = 0
@@ -106,13 +119,16 @@ def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str
         else:
             rules += len(loaded.rules)
             diagnostics += loaded.diagnostics
+            if keyrings is not None:
+                diagnostics += _ring_findings(loaded, Store(keyrings), datetime.now())
     errors = sum(finding.severity == "error" for finding in diagnostics)
     if as_json:
-        _print_json(
+        print_json(
             {"ok": errors == 0, "rules": rules, "diagnostics": [_diagnostic_json(finding) for finding in diagnostics]}
         )
     else:
-        _print_diagnostics(diagnostics)
+        for finding in diagnostics:
+            click.echo(diagnostic_text(finding))
         warnings = len(diagnostics) - errors
         click.echo(f"{_count(rules, 'rule')}, {_count(errors, 'error')}, {_count(warnings, 'warning')}")
     sys.exit(_exit_code(diagnostics, paths) if errors else 0)
@@ -123,7 +139,7 @@ def check(paths: tuple[Path, ...], defaults: Defaults, datasets: tuple[tuple[str
 @click.argument("name", metavar="[RULE|ACTION]", required=False)
 @_defaults_option
 @_dataset_option
-@_json_option
+@json_option
 def show(
     path: Path, name: str | None, defaults: Defaults, datasets: tuple[tuple[str, Path], ...], as_json: bool
 ) -> None:
@@ -135,7 +151,7 @@ def show(
         click.echo(f"{path} has no rule and no action named {name!r}", err=True)
         sys.exit(1)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "rules": [_rule_json(loaded, rule) for rule in rules],
                 "actions": [
@@ -176,7 +192,7 @@ def show(
 @click.option("--at", "moment", help="When, as ISO 8601, local time unless it has an offset.  [default: now]")
 @_defaults_option
 @_dataset_option
-@_json_option
+@json_option
 def explain(
     path: Path,
     direction: str,
@@ -203,7 +219,7 @@ def explain(
     explanation = loaded.explain(question, Owner(user=user, job=job, job_source=source), now)
     verdict = explanation.verdict
     if as_json:
-        _print_json(
+        print_json(
             {
                 "matched": verdict.rule,
                 "tls": verdict.tls,
@@ -221,6 +237,74 @@ def explain(
             click.echo(f"  rule {step.rule:<{width}}  priority {step.priority:<5} {answer}  {step.reason}")
         click.echo(_ruling(explanation))
     sys.exit(0 if verdict.rule is not None else 1)
+
+
+@policy.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--exit-code", is_flag=True, help="End with exit code 1 when connections change.")
+@_defaults_option
+@_dataset_option
+@json_option
+def diff(
+    old: Path,
+    new: Path,
+    exit_code: bool,
+    defaults: Defaults,
+    datasets: tuple[tuple[str, Path], ...],
+    as_json: bool,
+) -> None:
+    """Say in words which connections change between two policies, and how."""
+    found = list(compare.changes(_load(old, defaults, datasets), _load(new, defaults, datasets)))
+    if as_json:
+        print_json(
+            {
+                "changed": bool(found),
+                "changes": [
+                    {
+                        "connections": change.connections,
+                        "before": change.before,
+                        "after": change.after,
+                        "old_rule": change.old_rule,
+                        "new_rule": change.new_rule,
+                        "parameters": {name: list(pair) for name, pair in change.parameters.items()},
+                    }
+                    for change in found
+                ],
+            }
+        )
+    else:
+        for change in found:
+            click.echo(f"{change.connections}:")
+            click.echo(f"  {click.style('-', fg='red')} {change.before}")
+            click.echo(f"  {click.style('+', fg='green')} {change.after}")
+            for name, (before, after) in change.parameters.items():
+                click.echo(f"      {name}: {_shown(before)} → {_shown(after)}")
+        click.echo(f"{_count(len(found), 'change')}" if found else "no connection changes")
+    sys.exit(1 if found and exit_code else 0)
+
+
+@policy.command("convert")
+@click.argument("stunnel_conf", metavar="STUNNEL.CONF", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the policy here, not to the terminal."
+)
+def convert_stunnel(stunnel_conf: Path, out: Path | None) -> None:
+    """Write a policy for the services of a stunnel.conf; what it cannot say goes to standard error."""
+    try:
+        text = stunnel_conf.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise AttlsError(f"cannot read {stunnel_conf}: {error.strerror}") from error
+    converted = convert.from_stunnel(stunnel_conf, text)
+    print_diagnostics(converted.diagnostics)
+    if out is None:
+        click.echo(converted.policy, nl=False)
+    else:
+        try:
+            out.write_text(converted.policy, encoding="utf-8")
+        except OSError as error:
+            raise AttlsError(f"cannot write {out}: {error.strerror}") from error
+    sys.exit(1 if any(finding.severity == "error" for finding in converted.diagnostics) else 0)
 
 
 def _ruling(explanation: law.Explanation) -> str:
@@ -247,7 +331,7 @@ def _load(path: Path, defaults: Defaults, datasets: Iterable[tuple[str, Path]]) 
     try:
         return law.load(path, defaults, datasets=dict(datasets))
     except PolicyError as error:
-        _print_diagnostics(error.diagnostics, err=True)
+        print_diagnostics(error.diagnostics)
         click.echo(f"{error}: {path}", err=True)
         sys.exit(_exit_code(error.diagnostics, (path,)))
 
@@ -295,16 +379,71 @@ def _diagnostic_json(finding: Diagnostic) -> dict[str, object]:
     }
 
 
-def _print_json(document: object) -> None:
-    click.echo(json.dumps(document, indent=2))
+def _shown(value: object) -> str:
+    if value is None:
+        return "(nothing)"
+    if isinstance(value, list):
+        return " ".join(str(item) for item in value) or "(empty)"
+    return str(value)
 
 
-def _print_diagnostics(diagnostics: Iterable[Diagnostic], *, err: bool = False) -> None:
-    for finding in diagnostics:
-        text = law.render(finding)
-        colour = "red" if finding.severity == "error" else "yellow"
-        # click drops the colour where the output is no terminal.
-        click.echo(text.replace(f" {finding.severity}:", click.style(f" {finding.severity}:", fg=colour), 1), err=err)
+def _ring_findings(loaded: law.PolicySet, store: Store, now: datetime) -> Iterator[Diagnostic]:
+    # Whether the rings and labels that rules name are there, and for how long their certificates are good.
+    told: set[tuple[object, ...]] = set()
+    for rule in loaded.rules:
+        settings = rule.verdict.settings
+        if settings is None or not settings.keyring:
+            continue
+        user = None if rule.conditions.user is None or set(rule.conditions.user) & {"*", "?"} else rule.conditions.user
+        if "/" not in settings.keyring and user is None:
+            continue  # each user's own ring: which users there will be is not known here
+        labels = _labels(settings)
+        key = (settings.keyring, user, settings.keyring_password, settings.keyring_stash_file, labels)
+        if key in told:
+            continue
+        told.add(key)
+        try:
+            ring = store.ring(
+                settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
+            )
+        except KeyringError as error:
+            yield _at_rule(rule, "error", "missing-ring", f"TTLSRule '{rule.name}': {error}")
+            continue
+        if not ring.trust_anchors() and settings.role is not HandshakeRole.SERVER:
+            yield _at_rule(
+                rule, "warning", "no-authority", f"TTLSRule '{rule.name}': ring {ring.name} trusts no authority"
+            )
+        for label in labels:
+            try:
+                identity = ring.identity(label)
+            except KeyringError as error:
+                yield _at_rule(rule, "error", "missing-label", f"TTLSRule '{rule.name}': {error}")
+                continue
+            ends = certificates.load_certificate(identity.certificate).not_valid_after_utc
+            left = ends - now.astimezone(UTC)
+            if left < _EXPIRES_SOON:
+                verb = "expired" if left <= timedelta(0) else "expires"
+                yield _at_rule(
+                    rule,
+                    "warning",
+                    "expires-soon",
+                    f"TTLSRule '{rule.name}': certificate '{identity.label}' of {identity.owner} {verb} on "
+                    f"{ends:%Y-%m-%d}",
+                )
+
+
+def _labels(settings: TlsSettings) -> tuple[str | None, ...]:
+    # The certificates that will be asked for; None is the ring's default one.
+    if settings.certificate_label == "":
+        return ()
+    if settings.role is HandshakeRole.CLIENT:
+        return () if settings.certificate_label is None else (settings.certificate_label,)
+    named = (*settings.server_certificate_labels, *(label for _, label in settings.server_sni))
+    return named or (settings.certificate_label,)
+
+
+def _at_rule(rule: law.Rule, severity: str, code: str, message: str) -> Diagnostic:
+    return Diagnostic(severity, rule.file, rule.line, 1, code, message)
 
 
 def _count(number: int, what: str) -> str:

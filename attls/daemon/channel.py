@@ -56,6 +56,13 @@ class RollBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Generation `number` will not be rolled back any more: forget the one before, and its keys."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class RingReply:
     """The key ring a worker asked for with `request`, or why there is none."""
 

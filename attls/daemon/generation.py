@@ -71,7 +71,10 @@ def load(
 
     Raises PolicyError with all diagnostics, or GenerationError with a sentence for each ring that cannot be read.
     """
-    rules = policy.load(path, defaults)
+    try:
+        rules = policy.load(path, defaults)
+    except OSError as error:
+        raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
     store = Store(keyrings)
     rings: dict[RingKey, Keyring] = {}
     problems: dict[RingKey, str] = {}

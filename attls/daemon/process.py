@@ -12,6 +12,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_CAP_NET_ADMIN = 12
 WANTED_DESCRIPTORS = 1_048_576
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,6 +46,14 @@ def children() -> list[int]:
         with contextlib.suppress(OSError):  # a thread that ended meanwhile has left its children to another
             found += [int(number) for number in (task / "children").read_text().split()]
     return found
+
+
+def may_administer_network() -> bool:
+    """Tell whether we have CAP_NET_ADMIN, without which nothing can be intercepted."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+    return True
 
 
 def raise_descriptor_limit() -> int:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from attls.errors import DaemonError
 
 DEFAULT = "/run/attls"
+
+_log = logging.getLogger("attls.daemon")
 
 
 def default_run_dir() -> Path:
@@ -71,6 +74,8 @@ class HeldRunDirectory(RunDirectory):
                 f"another attls daemon ({self._other()}) holds {self.path}; stop it with `attls stop --run-dir "
                 f"{self.path}`, or choose another directory with --run-dir"
             ) from None
+        if self.path.stat().st_mode & 0o022:
+            _log.warning("others may write to %s; whoever does can pose as this daemon. Run: chmod go-w", self.path)
         # What a killed daemon left behind; nobody listens there, the lock says so.
         for leftover in (self.pid, self.admin, self.control):
             leftover.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from attls import errors
 from attls.daemon.generation import Generation, belongs_to_connection_user, ring_key, settings_in_use
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
-from attls.model import Conditions, Direction, Flow, Owner, TlsSettings, Verdict
+from attls.model import Conditions, Direction, Flow, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet
 from attls.relay import Reactor
@@ -38,6 +38,8 @@ BACK_OFF_SECONDS = 0.1
 RING_WAIT_SECONDS = 10.0
 REMEMBER_FAILURE_SECONDS = 5.0
 DRAIN_POLL_SECONDS = 0.05
+# How long one report may look for processes; what is left then shows no pid this time.
+LOOKUP_SECONDS = 1.0
 # Descriptors a worker keeps for what is not a connection: listeners, channel, netlink, /proc, the log.
 RESERVED_DESCRIPTORS = 64
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -77,18 +79,33 @@ class OwnerLookup(Protocol):
 
 @dataclass(slots=True)
 class Law:
-    """A generation made ready to serve: its environments, and which of its rules ask for a job name."""
+    """A generation made ready to serve: its environments, and which of its rules ask for a job name.
+
+    `of_rule` finds the same environments by rule name: hashing whole settings for each connection would cost more than
+    everything else here.
+    """
 
     generation: Generation
     environments: dict[TlsSettings, Environment] = field(default_factory=dict)
+    of_rule: dict[str, Environment] = field(default_factory=dict)
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
     failures: dict[tuple[TlsSettings, str], tuple[float, str]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
+    jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
 
     def wants_job(self, flow: Flow) -> bool:
-        """Tell whether some rule could match `flow` that has a Jobname condition."""
-        return any(_could_match(conditions, flow) for conditions in self.job_conditions)
+        """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
+        inbound = flow.direction is Direction.INBOUND
+        port = flow.local.port if inbound else flow.remote.port
+        key = (flow.direction, port)
+        known = self.jobs_wanted.get(key)
+        if known is None:
+            known = self.jobs_wanted[key] = any(
+                flow.direction in each.directions and _within(port, each.local_ports if inbound else each.remote_ports)
+                for each in self.job_conditions
+            )
+        return known
 
 
 class Service:
@@ -142,7 +159,9 @@ class Service:
             if belongs_to_connection_user(settings.keyring):
                 continue
             try:
-                law.environments[settings] = self._environment(settings, generation.rings[ring_key(settings)])
+                environment = self._environment(settings, generation.rings[ring_key(settings)])
+                law.environments[settings] = environment
+                law.of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
                 problems.append(f"rule {rules[0]}: {error}")
             await trio.lowlevel.checkpoint()
@@ -164,6 +183,10 @@ class Service:
         if self.law is not None and self.law.generation.number == number:
             self.law = self._before
             self._announce()
+
+    def settle(self) -> None:
+        """Forget the generation before the one in force; it cannot come back."""
+        self._before = None
 
     def _announce(self) -> None:
         if self.law is not None:
@@ -264,8 +287,8 @@ class Service:
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
             self._carry(listener, accepted, record, environment=None)
-        elif not belongs_to_connection_user(settings.keyring):
-            self._carry(listener, accepted, record, environment=law.environments[settings])
+        elif verdict.rule in law.of_rule:
+            self._carry(listener, accepted, record, environment=law.of_rule[verdict.rule])
         else:
             assert self._nursery is not None
             self._waiting += 1
@@ -375,6 +398,10 @@ class Service:
         with trio.move_on_after(seconds):
             while self.reactor.connections or self._waiting:  # noqa: ASYNC110 - a look now and then is enough here
                 await trio.sleep(DRAIN_POLL_SECONDS)
+        left = len(self.reactor.connections)
+        if left:
+            are = "connection was" if left == 1 else "connections were"
+            _log.warning("%d %s reset, the time to end was over", left, are)
         self.reactor.abort_all(errors.STOPPED)
 
     # What displays ask
@@ -387,9 +414,10 @@ class Service:
         elif connections:
             records = list(self.ledger.records.values())
         snapshots = []
+        deadline = self._clock() + LOOKUP_SECONDS
         for record in records:
             owner = record.owner
-            if owner.pid is None and owner.inode is not None:
+            if owner.pid is None and owner.inode is not None and self._clock() < deadline:
                 if record.flow.direction is Direction.OUTBOUND:
                     record.owner = self._owners.complete(owner)
                 else:
@@ -425,14 +453,5 @@ def reset(accepted: socket.socket) -> None:
     accepted.close()
 
 
-def _could_match(conditions: Conditions, flow: Flow) -> bool:
-    """Tell whether direction and ports allow a match: cheap, and wrong in one direction only."""
-    return (
-        flow.direction in conditions.directions
-        and _within(flow.local.port, conditions.local_ports)
-        and _within(flow.remote.port, conditions.remote_ports)
-    )
-
-
-def _within(port: int, ranges: Sequence[Any]) -> bool:
+def _within(port: int, ranges: Sequence[PortRange]) -> bool:
     return not ranges or any(each.first <= port <= each.last for each in ranges)

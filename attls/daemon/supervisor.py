@@ -13,6 +13,7 @@ It parses nothing that comes from the network. What it guards is order:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -40,6 +41,7 @@ from attls.daemon.channel import (
     Report,
     RingReply,
     RollBack,
+    Settle,
     supervisor_end,
 )
 from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
@@ -162,6 +164,7 @@ class Supervisor:
         self._restarts = 0
         self._retired = Counts()
         self._last_error = ""
+        self._steered = False
         self._change = trio.Lock()
         self._numbers = 0
         self._stop = trio.Event()
@@ -210,7 +213,7 @@ class Supervisor:
             if self._stop.is_set():
                 return
             await trio.to_thread.run_sync(self._street.steer, generation)
-            self._steering = True
+            self._steering = self._steered = True
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
             directory.write_pid()
@@ -241,8 +244,10 @@ class Supervisor:
                 self._stop.set()
                 if self._state == "starting":
                     self._stop_now.cancel()
-            elif self._state == "running":
-                nursery.start_soon(self.refresh)  # not awaited: the next signal may be the one to stop
+            elif self._state == "running" and not self._change.statistics().tasks_waiting:
+                # Not awaited, for the next signal may be the one to stop. A refresh that still waits for its turn will
+                # read the files as they are then, so no second one needs to wait behind it.
+                nursery.start_soon(self.refresh)
 
     # Workers
 
@@ -286,7 +291,10 @@ class Supervisor:
 
     async def _one_worker(self, number: int, task_status: trio.TaskStatus[list[str]] | None) -> list[str]:
         """Run one worker process from birth to death; return what kept it from serving, if anything did."""
-        worker = self._spawn(number)
+        try:
+            worker = self._spawn(number)
+        except OSError as error:
+            return [f"cannot start a worker process: {error.strerror}"]
         problems = [f"worker {number} ended while it started; the log above says why"]
         try:
             async with trio.open_nursery() as nursery:
@@ -294,10 +302,11 @@ class Supervisor:
                 try:
                     with trio.fail_after(START_SECONDS):
                         await worker.ask(self._configuration(number), ("ready", 0))
-                        async with self._change:  # never in the middle of a refresh
+                    async with self._change:  # never in the middle of a refresh
+                        with trio.fail_after(START_SECONDS):
                             problems = await self._install(worker)
-                            if not problems:
-                                self._workers[number] = worker
+                        if not problems:
+                            self._workers[number] = worker
                 except (WorkerGoneError, trio.TooSlowError):
                     pass
                 if not problems:
@@ -319,7 +328,8 @@ class Supervisor:
         # Not trio's own way of starting processes: that uses a thread, and the death signal a worker asks for is sent
         # when the thread that started it ends.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
             descriptors = [each for each in self._listeners[number] if each >= 0]
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
@@ -331,6 +341,7 @@ class Supervisor:
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path},
             )
+            undo.pop_all()
         return WorkerHandle(number, child, supervisor_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours))))
 
     def _configuration(self, number: int) -> Configure:
@@ -383,6 +394,9 @@ class Supervisor:
                 reply = RingReply(message["request"], ring)
             except KeyringError as error:
                 reply = RingReply(message["request"], None, str(error), error.code)
+            except Exception:  # noqa: BLE001 - a bug of ours costs this connection, never the daemon
+                _log.exception("internal error while reading ring %s of %s", reference, user)
+                reply = RingReply(message["request"], None, "an internal error; see the log of the daemon", 202)
         try:
             await worker.channel.send(reply)
         except ChannelClosedError:
@@ -446,10 +460,12 @@ class Supervisor:
                 return  # its successor will install what is in force
 
         async def roll_back(worker: WorkerHandle) -> None:
-            try:
+            with contextlib.suppress(ChannelClosedError):
                 await worker.channel.send(RollBack(number))
-            except ChannelClosedError:
-                return
+
+        async def settle(worker: WorkerHandle) -> None:
+            with contextlib.suppress(ChannelClosedError):
+                await worker.channel.send(Settle(number))
 
         try:
             with trio.fail_after(PREPARE_SECONDS):
@@ -465,6 +481,7 @@ class Supervisor:
                 raise DaemonError("the workers did not take the new policy in time") from error
             raise
         self._generation = generation
+        await _all(settle, workers)
 
     def _refresh_failed(self, problems: Sequence[str], diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         failures = [finding for finding in diagnostics if finding["severity"] == "error"]
@@ -510,7 +527,8 @@ class Supervisor:
     def _leave_street(self) -> None:
         """Close what is ours; steering is undone only where we put it and the operator wants it undone."""
         self._street.close()
-        if self._options.on_exit is OnExit.BLOCK or self._state == "starting":
+        # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
+        if self._options.on_exit is OnExit.BLOCK or not (self._steered and self._stop.is_set()):
             return
         try:
             self._street.release()
@@ -559,7 +577,7 @@ class Supervisor:
             "state": self._state,
             "pid": os.getpid(),
             "version": attls.__version__,
-            "run_dir": str(options.run_dir),
+            "run_dir": str(options.run_dir.absolute()),
             "policy": str(options.policy),
             "keyrings": str(options.keyrings),
             "defaults": options.defaults.value,
@@ -568,6 +586,7 @@ class Supervisor:
             "generation": generation.number,
             "generation_since": datetime.fromtimestamp(generation.loaded).astimezone().isoformat(timespec="seconds"),
             "workers": len(self._workers),
+            "worker_processes": {str(number): worker.child.pid for number, worker in sorted(self._workers.items())},
             "silent_workers": len(self._workers) - len(reports),
             "restarts": self._restarts,
             "steering": self._steering,
@@ -617,6 +636,8 @@ async def _reap(child: subprocess.Popen[bytes]) -> None:
 
 def run(options: Options) -> None:
     """Run the daemon in this process; see `attls.daemon.run`."""
+    if not process.may_administer_network():
+        raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
     journal = "JOURNAL_STREAM" in os.environ
     configure_log(journal=journal)
     os.umask(0o077)

@@ -27,6 +27,7 @@ from attls.daemon.channel import (
     Report,
     RingReply,
     RollBack,
+    Settle,
     worker_end,
 )
 from attls.daemon.process import die_with_parent, forbid_dumps
@@ -72,6 +73,8 @@ class Worker:
                     await self._say(kind="committed", number=order.number)
                 elif isinstance(order, RollBack):
                     service.roll_back(order.number)
+                elif isinstance(order, Settle):
+                    service.settle()
                 elif isinstance(order, RingReply):
                     self._ring_came(order)
                 elif isinstance(order, Report):

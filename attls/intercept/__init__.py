@@ -1,6 +1,6 @@
 """Taking TCP connections off this host and finding who owns them: the room's door.
 
-`nft` steers connections to us (render, check, apply, remove), `Routes` brings programs' answers back, `open_listeners`,
+`nft` steers connections to us (render, check, apply, remove), `Routes` turns packets round, `open_listeners`,
 `intercepted` and the two `dial_` functions are the sockets' side of it, and `Owners` tells whose connection it is.
 """
 
@@ -16,7 +16,6 @@ from attls.intercept.sockets import (
     dial_outbound,
     intercepted,
     open_listeners,
-    original_destination,
 )
 
 __all__ = [
@@ -33,5 +32,4 @@ __all__ = [
     "local_uids",
     "nft",
     "open_listeners",
-    "original_destination",
 ]

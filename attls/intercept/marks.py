@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Mark values within `mask`; the first two are set on our sockets, the others only inside the kernel.
+    """Mark values within `mask`. On our sockets: `network`, `program` and `outbound`; on packets and connections: all.
 
-    `network`: our socket towards the real destination or peer. `program`: our socket towards a local program, and
-    every packet of that connection. `answer`: a program's packet to such a socket, routed back to this host.
-    `outbound` and `inbound`: connections that were steered to us. `table` and `priority`: routing table number of the
-    way back, and the priority of the routing rule that leads there.
+    `network`: our socket towards the real destination or peer. `program`: our socket towards a local program, and that
+    connection. `outbound`: our end of a local program's steered connection, and that connection. `inbound`: a steered
+    connection to a local program. `home`: a packet that is turned round to this host. `table` and `priority`: number
+    of the routing table that does so, and priority of the routing rule that leads there.
     """
 
     mask: int = 0x3F00
     network: int = 0x2100
     program: int = 0x2200
-    answer: int = 0x2300
+    home: int = 0x2300
     outbound: int = 0x2400
     inbound: int = 0x2500
     table: int = 2551

@@ -11,32 +11,41 @@ Theory of operation
 treated by that mark alone. So a new table leaves living connections as they are, and connections older than the first
 table are never touched: they have no mark, and only a SYN is ever judged.
 
-*Outbound.* The marked SYN is redirected by NAT to our listener on 127.0.0.1 or ::1, before anybody else's NAT
-(priority -105). The program's view (getpeername) stays true, the real destination is in SO_ORIGINAL_DST.
+*Outbound.* A program's packets are marked in a `route` chain and so, by an `ip rule` and a table that calls every
+address local (routes.py), turned round to this host; on `lo` TPROXY assigns them to our transparent listener. Nothing
+is rewritten: the program's view (getpeername) stays true, and our socket's own name is the real destination. A redirect
+by NAT would do the same at first sight, but two connections from one port to two destinations look alike behind it, so
+conntrack gives one of them another source port, and its owner is not found any more.
 
-*Inbound.* TPROXY assigns packets to our transparent listener without rewriting them. All packets of the connection
-take that way, not only those for which a socket exists: the ACK that answers a SYN cookie has no socket yet and would
-otherwise reach the program's own listener. Where TPROXY finds nobody of ours, the next rule ends it: the daemon is
-dead, and dead must not mean clear text. A SYN is dropped (its sender tries again, and finds us restarted), anything
-else is reset.
+*Inbound.* TPROXY likewise, without the detour. All packets of a connection take that way, not only those for which a
+socket exists: the ACK that answers a SYN cookie has no socket yet and would otherwise reach the program's own listener.
+
+Where TPROXY finds nobody of ours, the next rule ends it: the daemon is dead, and dead must not mean clear text. A SYN
+is dropped (its sender tries again, and finds us restarted), anything else is reset.
 
 *The program leg.* Towards the local program we bind the client's own address. The program's answers would leave for the
-network, in clear, so they are marked in a `route` chain and come back through an `ip rule` to a table that calls
-everything local (routes.py). Packets of this leg that arrive from outside are dropped: somebody guesses at its ports.
+network, in clear, so they are turned round like outbound packets and find our socket here.
+
+*From outside* nothing may enter the legs that stay on this host: packets that come by another interface than `lo` and
+fit one of them are guesses at its ports and sequence numbers, and are dropped.
 
 *Loopback.* One packet is outbound for its sender and inbound for its receiver. Our own network leg is therefore exempt
 from the outbound rules only, our program leg from both. Exempt means mark *and* uid, for neither alone is proof.
 
-*When conntrack forgets.* After `conntrack -F`, an idle timeout, or for a packet it takes for invalid, the mark and the
-NAT binding are gone, and a packet of a protected program would go to the real destination in clear. So the table keeps
-a memory of its own: each steered connection's four-tuple goes into a set (`steered`, `program`). A packet that is no
-SYN and that conntrack knows nothing about is looked up there: found means steer again (a redirect can be set up in
-mid-stream), or drop where conntrack refuses. Not found means older than the table: none of our business. The sets
-survive `render`'s transaction, and with it a reload and a restart. Entries fade ten minutes after FIN or RST. A full
-set refuses new connections rather than steer one that it could not recognise later.
+*Other people's NAT* (container ports, service addresses) would change the destination after we judged it, so steered
+connections are bound to the destination they have, before anybody else's chain (priority -105).
 
-*Last line.* In postrouting, whatever carries a mark of the local legs must leave by `lo`. If somebody deletes our
-routing rule (network managers do), packets are dropped there instead of leaving in clear.
+*When conntrack forgets.* After `conntrack -F`, an idle timeout, or for a packet it takes for invalid, the mark is gone,
+and a packet of a protected program would go to the real destination in clear. So the table keeps a memory of its own:
+each steered connection's four-tuple, as the program's packets show it, is in a set (`steered`, `program`). A packet
+that is no SYN and that conntrack knows nothing about is looked up there, and goes on as before if it is found. Not
+found means older than the table: none of our business. The sets survive `render`'s transaction, and with it a reload
+and a restart. Entries fade ten minutes after FIN or RST. When a set is full, new connections are refused rather than
+steered without being remembered; so are those that conntrack is told not to track.
+
+*Last line.* In postrouting, whatever must stay on this host must leave by `lo`. If somebody deletes our routing rule
+(network managers do), packets are dropped there instead of leaving in clear. A socket that its program binds to a
+network interface cannot be turned round; its steered connections are not made at all.
 
 *Taking it away.* Without the table a program that still holds a steered socket would send to the real destination in
 clear. So `remove` first stops steering, then has the kernel abort the program's socket of every remembered connection
@@ -144,6 +153,8 @@ def matches_of(rule: SteeringRule, direction: Direction, uids_of: Callable[[str]
     if not exact and not rule.verdict.enabled:
         return ()
     local_ports, remote_ports = _ports(conditions.local_ports), _ports(conditions.remote_ports)
+    if () in (local_ports, remote_ports):
+        return ()  # port 0 and nothing else
     if not conditions.local_addresses and not conditions.remote_addresses:
         return (Match(None, None, None, local_ports, remote_ports, uids),)
     found = []
@@ -156,6 +167,7 @@ def matches_of(rule: SteeringRule, direction: Direction, uids_of: Callable[[str]
 
 
 def _ports(ranges: tuple[PortRange, ...]) -> Ranges | None:
+    """Return None where every port fits; port 0 is on no packet."""
     joined = union((max(item.first, 1), item.last) for item in ranges if item.last > 0)
     return None if not ranges or joined == ((1, 65535),) else joined
 
@@ -166,6 +178,30 @@ def _addresses(ranges: tuple[AddressRange, ...], version: int) -> Ranges | None:
         return None
     joined = union((item.first, item.last) for item in ranges if item.version == version)
     return None if joined == ((0, 2 ** (32 if version == 4 else 128) - 1),) else joined
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Matches that lead to the same verdict, in any order; `names` tells the rule of a match that is one rule's own."""
+
+    steers: bool
+    matches: tuple[Match, ...]
+    names: dict[Match, str]
+
+
+def steps(
+    rules: Iterable[SteeringRule], direction: Direction, uids_of: Callable[[str], frozenset[int]]
+) -> Iterator[Step]:
+    """Reduce ordered rules to ordered steps; the first step with a match decides, no match means "not steered"."""
+    judged = (
+        (match, rule.verdict.enabled, rule.name) for rule in rules for match in matches_of(rule, direction, uids_of)
+    )
+    for enabled, run in groupby(judged, key=lambda item: item[1]):
+        members = list(run)
+        matches = merged([match for match, _, _ in members])
+        yield Step(enabled, tuple(matches), {match: name for match, _, name in reversed(members)})
+        if matches == [EVERYTHING]:
+            return  # nothing behind it can be reached
 
 
 def merged(matches: Sequence[Match]) -> list[Match]:
@@ -203,26 +239,17 @@ def rule_lines(
     uids_of: Callable[[str], frozenset[int]],
 ) -> Iterator[str]:
     """Yield the lines of `outbound_rules` or `inbound_rules`: first match wins, as in the policy."""
-    words, steer = (
-        (OUTBOUND_WORDS, "goto outbound_steer")
-        if direction is Direction.OUTBOUND
-        else (INBOUND_WORDS, "goto inbound_steer")
-    )
-    judged = (
-        (match, rule.verdict.enabled, rule.name) for rule in rules for match in matches_of(rule, direction, uids_of)
-    )
-    for enabled, run in groupby(judged, key=lambda item: item[1]):
-        members = list(run)
-        names = {match: name for match, _, name in reversed(members)}
-        found = merged([match for match, _, _ in members])
-        target = steer if enabled else "return"
-        for match, points in _hashed(found):
-            yield f"{_point_set(match, points, words)}{_users(match)} {target}".strip()
-        for match in found:
-            if _shape(match) is None or len(found) == 1:
-                yield f"{_condition(match, words)}{_users(match)} {target}{_comment(names.get(match))}".strip()
-        if found == [EVERYTHING]:
-            return  # nothing behind it can be reached
+    outbound = direction is Direction.OUTBOUND
+    words = OUTBOUND_WORDS if outbound else INBOUND_WORDS
+    for step in steps(rules, direction, uids_of):
+        target = ("goto outbound_steer" if outbound else "goto inbound_steer") if step.steers else "return"
+        hashed = list(_hashed(step.matches))
+        for match, points in hashed:
+            yield f"{_point_set(match, points, words)}{_users(match)} {target}"
+        for match in step.matches:
+            if _shape(match) is None or not hashed:
+                comment = _comment(step.names.get(match))
+                yield f"{_condition(match, words)}{_users(match)} {target}{comment}".strip()
 
 
 def _shape(match: Match) -> tuple[str, ...] | None:
@@ -238,7 +265,7 @@ def _shape(match: Match) -> tuple[str, ...] | None:
     return fields
 
 
-def _hashed(found: list[Match]) -> Iterator[tuple[Match, list[tuple[int, ...]]]]:
+def _hashed(found: Sequence[Match]) -> Iterator[tuple[Match, list[tuple[int, ...]]]]:
     """Group the matches that are a few exact values each; ten thousand rules then cost one look-up per SYN."""
     if len(found) == 1:
         return
@@ -275,7 +302,7 @@ def _condition(match: Match, words: dict[str, str]) -> str:
         if ranges is not None:
             texts = [_range(name, match, item) for item in ranges]
             value = texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
-            parts.append(f"{_word(name, match, words)} {value if texts else '{ }'}")
+            parts.append(f"{_word(name, match, words)} {value}")
     return " ".join(parts)
 
 
@@ -329,38 +356,73 @@ SETS = """\
 	}}
 """
 
-# `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction.
+# `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction. Our mark is taken
+# off packets to the program, or its socket would inherit it where the host sets net.ipv4.tcp_fwmark_accept.
 CHAINS = """\
 	chain output {
 		type route hook output priority mangle; policy accept;
 		meta l4proto != tcp accept
-		ct mark & MASK == PROGRAM goto program_leg
+		meta mark & MASK == NETWORK meta skuid OWNUID goto network_leg
+		meta mark & MASK == PROGRAM meta skuid OWNUID goto program_leg
 		ct mark & MASK == OUTBOUND goto outbound_leg
+		ct mark & MASK == PROGRAM meta mark & MASK != PROGRAM goto program_answer
 		SYN goto outbound_new
 		ct state new,invalid,untracked goto outbound_lost
 	}
-	chain outbound_redirect {
+	chain output_nat {
 		type nat hook output priority -105; policy accept;
-		ct mark & MASK == OUTBOUND meta l4proto tcp redirect to :OUTPORT
+		ct mark & MASK == { OUTBOUND, PROGRAM } goto keep_destination
 	}
 	chain prerouting {
 		type filter hook prerouting priority mangle; policy accept;
 		meta l4proto != tcp accept
 		ct mark & MASK == INBOUND ct direction original goto inbound_listener
-		ct mark & MASK == OUTBOUND goto outbound_arrival
-		ct mark & MASK == PROGRAM iif != lo drop
-		ct mark & MASK == PROGRAM accept
+		iif != lo ct mark & MASK == { OUTBOUND, PROGRAM } drop
+		ct mark & MASK == OUTBOUND meta mark & MASK == HOME goto outbound_listener
+		ct mark & MASK == OUTBOUND accept
+		ct mark & MASK == PROGRAM meta mark set meta mark & KEEP accept
 		SYN fib daddr type local goto inbound_rules
 		iif != lo ct state new,invalid,untracked goto stray
+	}
+	chain prerouting_nat {
+		type nat hook prerouting priority -105; policy accept;
+		ct mark & MASK == INBOUND goto keep_destination
 	}
 	chain postrouting {
 		type filter hook postrouting priority raw; policy accept;
 		oif != lo ct mark & MASK == { OUTBOUND, PROGRAM } drop
-		oif != lo meta mark & MASK == ANSWER drop
+		oif != lo meta mark & MASK == HOME drop
+	}
+	chain keep_destination {
+		meta nfproto ipv4 dnat ip to ip daddr
+		meta nfproto ipv6 dnat ip6 to ip6 daddr
+	}
+	chain network_leg {
+		SYN ct mark & MASK == OUTBOUND ct mark set ct mark & KEEP
+		SYN goto outbound_forget
+	}
+	chain program_leg {
+		SYN goto program_new
+		ct mark & MASK != PROGRAM ct mark set ct mark & KEEP | PROGRAM
+		tcp flags & rst != 0 update @program4 { BACK4 timeout 10m }
+		tcp flags & rst != 0 update @program6 { BACK6 timeout 10m }
+	}
+	chain program_new {
+		ct state invalid,untracked drop
+		ct mark & MASK != { 0, PROGRAM } meta l4proto tcp reject with tcp reset
+		update @program4 { BACK4 }
+		update @program6 { BACK6 }
+		ct mark set ct mark & KEEP | PROGRAM
+		BACK4 @program4 accept
+		BACK6 @program6 accept
+		drop
+	}
+	chain program_answer {
+		tcp flags & (fin | rst) != 0 update @program4 { SENT4 timeout 10m }
+		tcp flags & (fin | rst) != 0 update @program6 { SENT6 timeout 10m }
+		meta mark set meta mark & KEEP | HOME accept
 	}
 	chain outbound_new {
-		meta mark & MASK == PROGRAM meta skuid OWNUID goto program_new
-		meta mark & MASK == NETWORK meta skuid OWNUID goto outbound_forget
 		jump outbound_rules
 		goto outbound_forget
 	}
@@ -372,6 +434,7 @@ OUTBOUND_RULES
 		update @steered4 { SENT4 }
 		update @steered6 { SENT6 }
 		ct mark set ct mark & KEEP | OUTBOUND
+		meta mark set meta mark & KEEP | HOME
 		SENT4 @steered4 accept
 		SENT6 @steered6 accept
 		drop
@@ -381,48 +444,37 @@ OUTBOUND_RULES
 		delete @steered6 { SENT6 }
 	}
 	chain outbound_leg {
-		ct direction original tcp flags & (fin | rst) != 0 update @steered4 { SENT4 timeout 10m }
-		ct direction original tcp flags & (fin | rst) != 0 update @steered6 { SENT6 timeout 10m }
-	}
-	chain outbound_arrival {
-		ct direction reply tcp flags & rst != 0 update @steered4 { BACK4 timeout 10m }
-		ct direction reply tcp flags & rst != 0 update @steered6 { BACK6 timeout 10m }
-		ct direction reply accept
-		SYN socket transparent 1 accept
-		SYN drop
+		meta mark & MASK == OUTBOUND tcp flags & rst != 0 update @steered4 { BACK4 timeout 10m }
+		meta mark & MASK == OUTBOUND tcp flags & rst != 0 update @steered6 { BACK6 timeout 10m }
+		meta mark & MASK == OUTBOUND accept
+		SYN goto outbound_steer
+		tcp flags & (fin | rst) != 0 update @steered4 { SENT4 timeout 10m }
+		tcp flags & (fin | rst) != 0 update @steered6 { SENT6 timeout 10m }
+		meta mark set meta mark & KEEP | HOME
 	}
 	chain outbound_lost {
-		meta mark & MASK == PROGRAM meta skuid OWNUID ct mark set ct mark & KEEP | PROGRAM accept
+		meta mark & MASK == OUTBOUND BACK4 @steered4 ct mark set ct mark & KEEP | OUTBOUND accept
+		meta mark & MASK == OUTBOUND BACK6 @steered6 ct mark set ct mark & KEEP | OUTBOUND accept
 		SENT4 @steered4 goto outbound_again
 		SENT6 @steered6 goto outbound_again
-		SENT4 @program4 goto program_answer
-		SENT6 @program6 goto program_answer
+		SENT4 @program4 goto program_again
+		SENT6 @program6 goto program_again
 	}
 	chain outbound_again {
-		ct state invalid,untracked drop
 		ct mark set ct mark & KEEP | OUTBOUND
+		meta mark set meta mark & KEEP | HOME
 	}
-	chain program_new {
-		ct state invalid,untracked drop
-		ct mark & MASK != 0 meta l4proto tcp reject with tcp reset
-		update @program4 { BACK4 }
-		update @program6 { BACK6 }
+	chain program_again {
 		ct mark set ct mark & KEEP | PROGRAM
-		BACK4 @program4 accept
-		BACK6 @program6 accept
-		drop
+		meta mark set meta mark & KEEP | HOME
 	}
-	chain program_leg {
-		meta mark & MASK == PROGRAM tcp flags & rst != 0 update @program4 { BACK4 timeout 10m }
-		meta mark & MASK == PROGRAM tcp flags & rst != 0 update @program6 { BACK6 timeout 10m }
-		meta mark & MASK == PROGRAM accept
-		tcp flags & (fin | rst) != 0 update @program4 { SENT4 timeout 10m }
-		tcp flags & (fin | rst) != 0 update @program6 { SENT6 timeout 10m }
-		meta mark set meta mark & KEEP | ANSWER
-	}
-	chain program_answer {
-		ct mark set ct mark & KEEP | PROGRAM
-		meta mark set meta mark & KEEP | ANSWER
+	chain outbound_listener {
+		meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:OUTPORT accept
+		meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:OUTPORT accept
+		BACK4 @steered4 accept comment "from the kernel to the program, such as the reset below"
+		BACK6 @steered6 accept
+		SYN drop
+		meta l4proto tcp reject with tcp reset
 	}
 	chain inbound_rules {
 INBOUND_RULES
@@ -474,7 +526,7 @@ def render(
         "KEEP": f"{marks.mask ^ 0xFFFFFFFF:#x}",
         "NETWORK": f"{marks.network:#x}",
         "PROGRAM": f"{marks.program:#x}",
-        "ANSWER": f"{marks.answer:#x}",
+        "HOME": f"{marks.home:#x}",
         "OUTBOUND": f"{marks.outbound:#x}",
         "INBOUND": f"{marks.inbound:#x}",
         "SENT4": "ip saddr . tcp sport . ip daddr . tcp dport",

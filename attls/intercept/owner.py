@@ -12,6 +12,7 @@ and then change their user, and of several holders (a master and its forked work
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import re
@@ -27,6 +28,7 @@ from attls.model import UNKNOWN_OWNER, Flow, JobSource, Owner
 
 CGROUP_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 USER_NAME_SECONDS = 60.0
+LISTENER_SECONDS = 1.0  # how long the process behind a listener is taken to be alive
 MOST_LISTENERS = 4096
 MOST_RECENT = 64
 
@@ -137,6 +139,14 @@ def socket_inodes(links: Iterable[str]) -> Iterator[int]:
             yield int(link[8:-1])
 
 
+def start_ticks(stat: str) -> int:
+    """Read a process's start time, in clock ticks since boot, out of the text of /proc/PID/stat (proc(5), field 22).
+
+    The process's name comes before it in parentheses and may hold anything, parentheses and blanks included.
+    """
+    return int(stat.rpartition(")")[2].split()[19])
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Looking at this host
 
@@ -178,7 +188,7 @@ class Owners:
         self._kernel = SocketDiagnosis()
         self._cgroups = cgroups if cgroups is not None else Cgroups()
         self._users: dict[int, tuple[float, str | None]] = {}
-        self._listeners: dict[int, Owner] = {}
+        self._listeners: dict[int, tuple[float, Owner]] = {}
         self._recent: dict[int, None] = {}
 
     def close(self) -> None:
@@ -204,14 +214,18 @@ class Owners:
             return UNKNOWN_OWNER
         if facts is None:
             return None
-        known = self._listeners.get(facts.cookie)
-        if known is None or not _still_runs(known):
+        now = time.monotonic()
+        checked, known = self._listeners.get(facts.cookie, (-LISTENER_SECONDS, UNKNOWN_OWNER))
+        if now - checked < LISTENER_SECONDS:
+            return known
+        if not _still_runs(known):
             known = self._owner(facts)
-            if complete:
-                known = self._completed(known, everybody=True)
-                if len(self._listeners) >= MOST_LISTENERS:
-                    self._listeners.clear()
-                self._listeners[facts.cookie] = known
+            if not complete:
+                return known
+            known = self._completed(known, everybody=True)
+        if len(self._listeners) >= MOST_LISTENERS:
+            self._listeners.clear()
+        self._listeners[facts.cookie] = (now, known)
         return known
 
     def complete(self, owner: Owner) -> Owner:
@@ -258,11 +272,14 @@ class Owners:
                 owner = replace(owner, job=job, job_source=JobSource.EXECUTABLE)
         return owner
 
+    def _candidates(self, uid: int) -> Iterator[int]:
+        yield from list(reversed(self._recent))
+        yield from _processes(uid)  # the costly part: only when none of the recent ones will do
+
     def _holder(self, inode: int, uid: int, *, everybody: bool) -> _Process | None:
         """Find a process that holds the socket; with `everybody` the oldest one, of any uid if need be."""
         if not everybody:
-            candidates = [*reversed(self._recent), *_processes(uid)]
-            return next(filter(None, (_process(pid, inode) for pid in candidates)), None)
+            return next(filter(None, (_process(pid, inode) for pid in self._candidates(uid))), None)
         for wanted in (uid, None):
             holders = [found for pid in _processes(wanted) if (found := _process(pid, inode))]
             if holders:
@@ -303,21 +320,29 @@ def _links(folder: str) -> Iterator[str]:
 def _process(pid: int, inode: int) -> _Process | None:
     if not _holds(pid, inode):
         return None
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.Error:
-        return None
+    started = _start_time(pid)
     # Between the two looks the pid may have passed to somebody else, who does not hold the socket.
-    return _Process(pid, started) if _holds(pid, inode) else None
+    return _Process(pid, started) if started is not None and _holds(pid, inode) else None
+
+
+def _start_time(pid: int) -> float | None:
+    """Read when a process started; psutil reads /proc/stat anew for it every time, which takes 0.5 ms."""
+    try:
+        return _boot_time() + start_ticks(Path(f"/proc/{pid}/stat").read_text(errors="replace")) / _TICKS
+    except OSError:
+        return None
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@functools.cache
+def _boot_time() -> float:
+    return psutil.boot_time()
 
 
 def _still_runs(owner: Owner) -> bool:
-    if owner.pid is None:
-        return False
-    try:
-        return psutil.Process(owner.pid).create_time() == owner.start_time
-    except psutil.Error:
-        return False
+    return owner.pid is not None and _start_time(owner.pid) == owner.start_time
 
 
 def _job_of_process(pid: int) -> str | None:

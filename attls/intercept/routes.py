@@ -1,7 +1,7 @@
-"""The way back: routing rules that bring a program's answers to us instead of sending them to the network.
+"""The way back: routing rules that turn a program's packets round to us instead of sending them to the network.
 
-Towards a local program we use the client's address as our own. The program's answers are therefore addressed to a
-foreign host; nft.py marks them, and here marked packets are looked up in a table that calls every address local.
+Packets of a steered program, and a program's answers to a client whose address we borrowed, are addressed to a foreign
+host. nft.py marks them, and here marked packets are looked up in a table that calls every address local.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Routes:
         return {
             "family": family,
             "priority": self.marks.priority,
-            "fwmark": self.marks.answer,
+            "fwmark": self.marks.home,
             "fwmask": self.marks.mask,
             "table": self.marks.table,
         }
@@ -79,7 +79,7 @@ class Routes:
     def _has_rule(self, link: Any, family: int) -> bool:
         return any(
             (rule.get("fwmark"), rule.get("fwmask"), rule.get("table"))
-            == (self.marks.answer, self.marks.mask, self.marks.table)
+            == (self.marks.home, self.marks.mask, self.marks.table)
             for rule in link.get_rules(family=family)
         )
 

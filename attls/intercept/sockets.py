@@ -6,9 +6,9 @@ caller then owns, or closes whatever it opened and raises. Nothing here waits.
 The supervisor opens the listeners, one set per worker, and keeps them open: a dead worker's connections queue until its
 successor takes the same descriptors, and the kernel's order of the group, by which clients are spread, stays the same.
 
-Outbound connections arrive redirected (nft.py): their real destination is in SO_ORIGINAL_DST. The port lies below 1024
-so that no ordinary program can take it over after a crash. Inbound connections arrive by TPROXY: their socket name *is*
-the real destination.
+Connections arrive by TPROXY (nft.py), outbound ones too: the accepted socket's own name *is* the real destination. Both
+kinds of listener are transparent, which an ordinary program's socket cannot be, and lie below 1024, so that nobody can
+take them over after a crash.
 
 Towards the local program we use the client's address, but cannot use its port: that four-tuple exists already, as the
 client's own connection. A port that the client uses for a *later* connection would be just as bad, since two
@@ -31,13 +31,12 @@ from attls.errors import LOOP, InterceptError, Reason
 from attls.intercept.marks import MARKS, Marks
 from attls.model import Address, Direction, Endpoint, Flow
 
-# Linux names that Python's socket module lacks (include/uapi/linux/in.h, in6.h, netfilter_ipv4.h, asm-generic/socket.h)
+# Linux names that Python's socket module lacks (include/uapi/linux/in.h, in6.h, asm-generic/socket.h)
 IP_BIND_ADDRESS_NO_PORT = 24
 IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
 IPV6_FREEBIND = 78
 IP_FREEBIND = 15
-SO_ORIGINAL_DST = 80  # the same number at level SOL_IP and SOL_IPV6
 SO_ATTACH_REUSEPORT_CBPF = 51
 
 PORTS = range(1011, 1021)
@@ -63,7 +62,7 @@ class WorkerListeners:
 
     @property
     def outbound(self) -> tuple[socket.socket, ...]:
-        """The listeners that redirected connections of local programs arrive at."""
+        """The listeners that connections of local programs arrive at."""
         return (self.outbound4,) if self.outbound6 is None else (self.outbound4, self.outbound6)
 
     @property
@@ -110,7 +109,9 @@ class Listeners:
             worker.close()
 
 
-def open_listeners(count: int, *, ports: Sequence[int] = PORTS, backlog: int = BACKLOG) -> Listeners:
+def open_listeners(
+    count: int, *, ports: Sequence[int] = PORTS, backlog: int = BACKLOG, marks: Marks = MARKS
+) -> Listeners:
     """Open listening sockets for `count` workers on the first two free ports of `ports`, both families.
 
     Needs CAP_NET_ADMIN and CAP_NET_BIND_SERVICE. Raises InterceptError where that or a port is missing. The caller
@@ -147,6 +148,8 @@ def open_listeners(count: int, *, ports: Sequence[int] = PORTS, backlog: int = B
         (outbound_port, outbound), (inbound_port, inbound) = groups
         for family in families:
             try:
+                for listener in outbound[family]:  # inherited by accepted sockets, whose packets are told by it
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, marks.outbound)
                 _spread_by_client(inbound[family][0], family, count)
             except OSError as error:
                 raise _cannot_listen(inbound_port, error) from error
@@ -187,8 +190,6 @@ def _listener(family: socket.AddressFamily, port: int, backlog: int) -> socket.s
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Both kinds are transparent: the inbound one for TPROXY; the outbound one because the steering table hands
-        # connections to nobody else, and an ordinary program cannot make its socket transparent.
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
@@ -246,42 +247,18 @@ class Intercepted:
     flow: Flow
 
 
-def original_destination(sock: socket.socket) -> Endpoint | None:
-    """Return where a redirected connection wanted to go, or None where it was made to us directly."""
-    try:
-        if sock.family == socket.AF_INET6:
-            raw = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
-            port, address = struct.unpack_from("!2xH4x16s", raw)
-            found = Endpoint.of((socket.inet_ntop(socket.AF_INET6, address), port))
-        else:
-            raw = sock.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)
-            port, address = struct.unpack_from("!2xH4s", raw)
-            found = Endpoint.of((socket.inet_ntop(socket.AF_INET, address), port))
-    except OSError:
-        return None  # conntrack does not know the connection: nothing was redirected
-    return None if found == Endpoint.of(sock.getsockname()) else found
-
-
-def intercepted(sock: socket.socket, direction: Direction, own_ports: Sequence[int] = ()) -> Intercepted | Reason:
+def intercepted(sock: socket.socket, direction: Direction, own_ports: Sequence[int]) -> Intercepted | Reason:
     """Tell what an accepted socket stands for, or errors.LOOP where somebody connected to our own port.
 
-    `own_ports` are the listeners' ports. OSError means that the connection is gone already. The caller keeps and
-    closes `sock` in every case.
+    `direction` is that of the listener, `own_ports` are all listeners' ports. OSError means that the connection is
+    gone already. The caller keeps and closes `sock` in every case.
     """
-    opener = Endpoint.of(sock.getpeername())
-    if direction is Direction.OUTBOUND:
-        destination = original_destination(sock)
-        if destination is None or _is_ours(destination, own_ports):
-            return LOOP
-        return Intercepted(sock, Flow(direction, opener, destination))
-    here = Endpoint.of(sock.getsockname())
-    if _is_ours(here, own_ports):
+    opener, destination = Endpoint.of(sock.getpeername()), Endpoint.of(sock.getsockname())
+    if destination.port in own_ports and str(destination.address) in LOOPBACK.values():
         return LOOP
-    return Intercepted(sock, Flow(direction, here, opener))
-
-
-def _is_ours(endpoint: Endpoint, own_ports: Sequence[int]) -> bool:
-    return endpoint.port in own_ports and str(endpoint.address) in LOOPBACK.values()
+    if direction is Direction.OUTBOUND:
+        return Intercepted(sock, Flow(direction, opener, destination))
+    return Intercepted(sock, Flow(direction, destination, opener))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import datetime
 import ipaddress
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -20,6 +22,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from attls.errors import KeyringError
@@ -133,9 +136,10 @@ def _supported(key: object) -> PrivateKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What a certificate is to say; `days` of validity, `purposes` out of `server` and `client`.
+    """What a certificate is to say; `days` of validity, `purposes` out of `server`, `client` and `ocsp`.
 
-    `extra` holds further extensions as they are, e.g. hostIdMappings.
+    `begins` and `ends` (aware) replace what `days` from now would be; `usages` adds key usages by their name in
+    X.509, e.g. `content_commitment`. `extra` holds further extensions as they are, e.g. hostIdMappings.
     """
 
     subject: x509.Name
@@ -146,6 +150,9 @@ class Profile:
     purposes: tuple[str, ...] = ("server", "client")
     crl_urls: tuple[str, ...] = ()
     ocsp_urls: tuple[str, ...] = ()
+    begins: datetime.datetime | None = None
+    ends: datetime.datetime | None = None
+    usages: tuple[str, ...] = ()
     extra: tuple[x509.Extension[x509.ExtensionType], ...] = ()
 
 
@@ -259,8 +266,8 @@ def build(
     check_clock(now)
     if not 1 <= profile.days <= _MOST_DAYS:
         raise KeyringError(f"a certificate is valid for 1 to {_MOST_DAYS} days, not {profile.days}")
-    begins = (now - _BACKDATE).replace(microsecond=0)
-    ends = (now + datetime.timedelta(days=profile.days)).replace(microsecond=0)
+    begins = (profile.begins or now - _BACKDATE).replace(microsecond=0)
+    ends = (profile.ends or now + datetime.timedelta(days=profile.days)).replace(microsecond=0)
     if signer is None:
         if own_key is None:
             raise KeyringError("a certificate is signed by an authority or by its own key; neither was given")
@@ -271,6 +278,10 @@ def build(
         ends = min(ends, signer.certificate.not_valid_after_utc)
         signing_key, issuer_name = signer.private_key, signer.certificate.subject
         issuer_public = signer.private_key.public_key()
+    if ends <= begins:
+        raise KeyringError(
+            f"the certificate would end ({ends:%Y-%m-%d %H:%M}) before it begins ({begins:%Y-%m-%d %H:%M})"
+        )
     builder = (
         x509.CertificateBuilder()
         .subject_name(profile.subject)
@@ -301,10 +312,10 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
     yield (
         x509.KeyUsage(
             digital_signature=True,
-            content_commitment=False,
+            content_commitment="content_commitment" in profile.usages,
             key_encipherment=enciphers,
-            data_encipherment=False,
-            key_agreement=False,
+            data_encipherment="data_encipherment" in profile.usages,
+            key_agreement="key_agreement" in profile.usages,
             key_cert_sign=profile.is_authority,
             crl_sign=profile.is_authority,
             encipher_only=False,
@@ -313,8 +324,7 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
         True,
     )
     if not profile.is_authority:
-        known = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
-        yield x509.ExtendedKeyUsage([known[purpose] for purpose in profile.purposes]), False
+        yield x509.ExtendedKeyUsage([_PURPOSES[purpose] for purpose in profile.purposes]), False
     yield x509.SubjectKeyIdentifier.from_public_key(public_key), False
     if profile.names:
         yield x509.SubjectAlternativeName(profile.names), False
@@ -333,6 +343,13 @@ def _extensions(profile: Profile, public_key: PublicKey) -> Iterable[tuple[x509.
             ),
             False,
         )
+
+
+_PURPOSES = {
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "ocsp": ExtendedKeyUsageOID.OCSP_SIGNING,
+}
 
 
 def check_clock(now: datetime.datetime) -> None:
@@ -391,7 +408,8 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
     """Return the profile that makes a certificate saying what `old` says, valid for `days`."""
     constraints = extension_of(old, x509.BasicConstraints)
     usages = extension_of(old, x509.ExtendedKeyUsage)
-    words = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    words = {oid: word for word, oid in _PURPOSES.items()}
+    usage = extension_of(old, x509.KeyUsage)
     names = extension_of(old, x509.SubjectAlternativeName)
     made_by_us = {
         x509.BasicConstraints.oid,
@@ -408,6 +426,7 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
         is_authority=bool(constraints and constraints.ca),
         path_length=constraints.path_length if constraints else None,
         purposes=tuple(words[usage] for usage in usages if usage in words) if usages else ("server", "client"),
+        usages=tuple(_usage_words(usage)) if usage else (),
         extra=tuple(extension for extension in old.extensions if extension.oid not in made_by_us),
     )
 
@@ -494,14 +513,21 @@ def _read_pem(contents: Contents, data: bytes, password: bytes | None, name: str
         elif kind.endswith("CERTIFICATE REQUEST"):
             contents.requests.append(x509.load_pem_x509_csr(block.replace(b" NEW CERT", b" CERT")))
         elif kind in {"PKCS7", "PKCS #7 SIGNED DATA", "CMS"}:
-            contents.certificates += pkcs7.load_der_pkcs7_certificates(
-                base64.b64decode(b"".join(data[begin.end() : end].split()))
-            )
+            contents.certificates += _read_pkcs7(base64.b64decode(b"".join(data[begin.end() : end].split())))
         elif kind == "X509 CRL":
             contents.crls.append(x509.load_pem_x509_crl(block))
         elif kind == "PKCS12":
             _read_der(contents, base64.b64decode(b"".join(data[begin.end() : end].split())), password, name)
         # Parameters of curves and Diffie-Hellman groups often lie beside keys and say nothing to us.
+
+
+def read_bundle(data: bytes) -> list[x509.Certificate]:
+    """Read a PEM bundle of somebody else's making, leaving out what cannot be read instead of failing for it."""
+    found = []
+    for match in re.finditer(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----", data):
+        with contextlib.suppress(KeyringError):
+            found += read(match[0]).certificates
+    return found
 
 
 def _leading_certificate(body: bytes) -> x509.Certificate:
@@ -526,7 +552,7 @@ def _read_der(contents: Contents, data: bytes, password: bytes | None, name: str
     if inside.startswith(b"\x02\x01\x03"):
         _read_pkcs12(contents, data, password, name)
     elif inside.startswith(_PKCS7):
-        contents.certificates += pkcs7.load_der_pkcs7_certificates(data)
+        contents.certificates += _read_pkcs7(data)
     elif inside.startswith(b"\x02"):
         contents.clear_key = True
         contents.keys.append(_supported(serialization.load_der_private_key(data, None)))
@@ -559,6 +585,14 @@ def _read_der_signed(contents: Contents, data: bytes, password: bytes | None) ->
         raise problem from None
 
 
+def _read_pkcs7(data: bytes) -> list[x509.Certificate]:
+    with warnings.catch_warnings():
+        # OpenSSL keeps the order in which files were given, which is no valid order of a DER set; we do not mind.
+        warnings.simplefilter("ignore", UserWarning)
+        found = pkcs7.load_der_pkcs7_certificates(data)
+    return [load_certificate(der(certificate)) for certificate in found]
+
+
 def _read_pkcs12(contents: Contents, data: bytes, password: bytes | None, name: str) -> None:
     if data.count(_SHROUDED_KEY_BAG) > 1:
         # The library would quietly take one of them, and perhaps not the one the administrator means.
@@ -576,16 +610,19 @@ def _read_pkcs12(contents: Contents, data: bytes, password: bytes | None, name: 
         contents.clear_key |= not password
         contents.keys.append(_supported(found.key))
     if found.cert is not None:
-        contents.certificates.append(found.cert.certificate)
-    contents.certificates += [extra.certificate for extra in found.additional_certs]
+        contents.certificates.append(load_certificate(der(found.cert.certificate)))
+    contents.certificates += [load_certificate(der(extra.certificate)) for extra in found.additional_certs]
 
 
 def load_certificate(der: bytes) -> x509.Certificate:
     """Read one DER certificate; its extensions and key are readable too. Raises KeyringError (103) otherwise."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        certificate.public_key()
-        _ = certificate.extensions, certificate.subject, certificate.issuer
+        with warnings.catch_warnings():
+            # Old roots in every trust store have serial number 0; the warning is for their makers.
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
+            certificate.public_key()
+            _ = certificate.extensions, certificate.subject, certificate.issuer
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise KeyringError(f"a certificate cannot be read: {_first_line(error)}", 103) from error
     return certificate
@@ -600,15 +637,18 @@ def split_identity(
 ) -> tuple[x509.Certificate, PrivateKey | None, list[x509.Certificate]]:
     """Pick out of `contents` the certificate that it is about, its key if there is one, and the other certificates.
 
-    The certificate is the one whose key is present, else the first one. Raises KeyringError when there is no
-    certificate, when there are several keys, or when the key fits none of the certificates.
+    The certificate is the one whose key is present, else the first one that issued none of the others (PKCS#7 keeps
+    no order). Raises KeyringError when there is no certificate, when there are several keys, or when the key fits
+    none of the certificates.
     """
     if not contents.certificates:
         raise KeyringError(f"there is no certificate in {name}", 103)
     if len(contents.keys) > 1:
         raise KeyringError(f"{name} holds several private keys; keep one identity per file", 103)
     key = contents.keys[0] if contents.keys else None
-    leaf = contents.certificates[0]
+    leaf = next(
+        (one for one in contents.certificates if not _issued_any(one, contents.certificates)), contents.certificates[0]
+    )
     if key is not None:
         public = public_key_bytes(key)
         owners = [candidate for candidate in contents.certificates if public_key_bytes(candidate) == public]
@@ -622,6 +662,11 @@ def split_identity(
     seen = {leaf}
     others = [other for other in contents.certificates if not (other in seen or seen.add(other))]  # type: ignore[func-returns-value]
     return leaf, key, others
+
+
+def _issued_any(certificate: x509.Certificate, others: list[x509.Certificate]) -> bool:
+    # Names are enough to choose by; signatures are checked where trust is at stake.
+    return any(other.issuer == certificate.subject and other != certificate for other in others)
 
 
 # Chains ------------------------------------------------------------------------------------------------------------
@@ -689,6 +734,18 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def pem_body(text: bytes) -> bytes:
+    """Return the DER inside one PEM block."""
+    return base64.b64decode(b"".join(line for line in text.splitlines() if not line.startswith(b"-----")))
+
+
+def pem_wrapped(body: bytes, kind: str) -> bytes:
+    """Wrap DER as a PEM block of the given kind."""
+    encoded = base64.b64encode(body)
+    lines = [encoded[start : start + 64] for start in range(0, len(encoded), 64)]
+    return b"\n".join([f"-----BEGIN {kind}-----".encode(), *lines, f"-----END {kind}-----".encode(), b""])
+
+
 def fingerprint(certificate: x509.Certificate) -> str:
     """Return the SHA-256 fingerprint in upper-case hexadecimal with colons."""
     return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
@@ -734,7 +791,7 @@ def summary(certificate: x509.Certificate) -> dict[str, object]:
     names = extension_of(certificate, x509.SubjectAlternativeName)
     usages = extension_of(certificate, x509.ExtendedKeyUsage)
     usage = extension_of(certificate, x509.KeyUsage)
-    words = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
+    words = {oid: word for word, oid in _PURPOSES.items()}
     return {
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import grp
 import os
+import pwd
 import secrets
 import stat
 import time
@@ -45,7 +47,7 @@ def permission_problem(path: Path, status: os.stat_result, *, secret: bool) -> s
             f"{path} belongs to user id {status.st_uid}, neither to root nor to you; "
             f"check its content, then run: chown {os.geteuid()} '{path}'"
         )
-    forbidden = 0o077 if secret else 0o022
+    forbidden = 0o077 if secret else 0o002 if _is_private_group(status.st_gid, status.st_uid) else 0o022
     if status.st_mode & forbidden:
         mode = stat.S_IMODE(status.st_mode)
         if secret:
@@ -53,6 +55,19 @@ def permission_problem(path: Path, status: os.stat_result, *, secret: bool) -> s
             return f"others may get at {path} (mode {mode:04o}); run: chmod {wanted} '{path}'"
         return f"others may write to {path} (mode {mode:04o}); run: chmod go-w '{path}'"
     return None
+
+
+def _is_private_group(group: int, owner: int) -> bool:
+    """Tell whether nobody but `owner` is in `group`: many systems give each user a group of her own and umask 002.
+
+    OpenSSH as Debian ships it judges likewise. Asked only by name, since going through all users can take minutes
+    where they come from a directory server.
+    """
+    try:
+        name, entry = pwd.getpwuid(owner).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return entry.gr_name == name and set(entry.gr_mem) <= {name}
 
 
 def check_directory(path: Path, *, secret: bool) -> None:
@@ -89,6 +104,7 @@ def read_any(path: Path) -> bytes:
 
 def _read(path: Path, *, secret: bool) -> bytes:
     with _opened(path) as descriptor:
+        _check_regular(path, descriptor)  # first: chmod would be bad advice for a device
         problem = permission_problem(path, os.fstat(descriptor), secret=secret)
         if problem:
             raise KeyringError(problem, 428 if secret else 202)
@@ -105,9 +121,13 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _content(path: Path, descriptor: int) -> bytes:
+def _check_regular(path: Path, descriptor: int) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise KeyringError(f"{path} is not a regular file")
+
+
+def _content(path: Path, descriptor: int) -> bytes:
+    _check_regular(path, descriptor)
     pieces = []
     left = LARGEST_FILE + 1
     while left > 0 and (piece := os.read(descriptor, min(left, 1 << 20))):

@@ -70,6 +70,7 @@ def inspect(
         "user mapping", lambda: store.filters() and None, "correct the file, or delete it and add it again"
     )
     findings += _guarded("user mapping", lambda: store.criteria() and None, "correct the file, or delete it")
+    findings += _guarded("grants.toml", lambda: store.grants() and None, "correct the file, or delete it")
     return findings
 
 

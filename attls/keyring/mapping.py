@@ -11,7 +11,6 @@ here: dates, signatures up to the root and revocation; the handshake did that be
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import socket
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ _SHORT: dict[str, str] = {}
 for _word, _oid in _ATTRIBUTES.items():
     _SHORT.setdefault(_oid.dotted_string, _word)
 
-_KEYWORD = "|".join(sorted(_ATTRIBUTES, key=len, reverse=True)) + r"|[0-9]+(?:\.[0-9]+)+"
+_KEYWORD = "|".join(sorted(_ATTRIBUTES, key=len, reverse=True)) + r"|OID\.[0-9.]+"
 _COMMA = re.compile(rf"\s*,\s*(?=(?:{_KEYWORD})\s*=)", re.IGNORECASE)
 _DOT = re.compile(rf"\.(?=(?:{_KEYWORD})\s*=)", re.IGNORECASE)
 _PLUS = re.compile(rf"\s*\+\s*(?=(?:{_KEYWORD})\s*=)", re.IGNORECASE)
@@ -101,7 +100,9 @@ class NameFilter:
 
     def items(self) -> list[list[str]]:
         """Return the parts as lists of `ATTRIBUTE=value`, most specific first; unlike the text it cannot be misread."""
-        return [sorted(f"{_SHORT.get(oid, oid)}={value}" for oid, value in part) for part in reversed(self.parts)]
+        return [
+            sorted(f"{_SHORT.get(oid, f'OID.{oid}')}={value}" for oid, value in part) for part in reversed(self.parts)
+        ]
 
     def matches(self, name: NameFilter) -> bool:
         """Tell whether `name` ends in this filter (the filter's parts are the least specific ones of the name)."""
@@ -122,7 +123,7 @@ def _read_part(piece: str, text: str) -> Part:
 def _read_item(item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
     oid = _ATTRIBUTES.get(key.strip().upper())
-    number = oid.dotted_string if oid else key.strip()
+    number = oid.dotted_string if oid else key.strip().upper().removeprefix("OID.")
     if not equals or not value.strip() or not (oid or re.fullmatch(r"[0-9]+(\.[0-9]+)+", number)):
         raise KeyringError(f"'{item}' is not like O=Example; write e.g. OU=Pay.O=Example.C=DE")
     return number, value.strip()
@@ -226,6 +227,11 @@ class Criterion:
     pattern: str
     user: str
 
+    def fits(self, text: str) -> bool:
+        """Tell whether the filled-in criteria `text` (upper case) fits the pattern."""
+        parts = (re.escape(part) for part in re.split(r"([*?])", self.pattern.upper()))
+        return re.fullmatch("".join(parts).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class UserMap:
@@ -283,7 +289,7 @@ class UserMap:
             user = entry.user
             if user is None:
                 text = _filled(entry.criteria or "", job=job, system=system)
-                user = next((one.user for one in self.criteria if fnmatch.fnmatchcase(text, one.pattern.upper())), None)
+                user = next((one.user for one in self.criteria if one.fits(text)), None)
                 if user is None:
                     steps.append(Step(name, False, f"{reason}, but no criterion fits '{text}'"))
                     continue

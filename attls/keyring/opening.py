@@ -8,13 +8,15 @@ be opened is return code 202, as on z/OS, unless a more telling code exists.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
 from attls.errors import KeyringError
-from attls.keyring import certificates, files, names
+from attls.keyring import certificates, files, grants, names
 from attls.keyring.store import Connection, Files, StoredCertificate, default_usage
 from attls.keyring.values import Entry, Keyring, Trust, Usage
 
@@ -23,6 +25,9 @@ _SYSTEM_TRUST = (
     Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),  # Fedora, RHEL
     Path("/var/lib/ca-certificates/ca-bundle.pem"),  # openSUSE
 )
+
+
+_ATTEMPTS = 5
 
 
 class Store(Files):
@@ -46,7 +51,8 @@ class Store(Files):
     ) -> Keyring:
         """Read the ring that a policy's `Keyring` value names, as it is on disk now.
 
-        `connection_user` is the user who owns the connection, needed for the bare form; `password` (or the first line
+        `connection_user` is the user who owns the connection, needed for the bare form and where the store's settings
+        ask for grants; `password` (or the first line
         of `stash_file`) opens a PKCS#12 file or an encrypted key in a PEM file. Raises KeyringError: 202 when the ring
         is missing or unreadable, 408 for a wrong password, 428 for a private key that others may read.
         """
@@ -55,12 +61,9 @@ class Store(Files):
                 f"{reference}: PKCS #11 tokens cannot be used, because the TLS library at hand takes private keys as "
                 "files only; export the certificate to a ring, or put a PKCS #11 provider for OpenSSL in front"
             )
-        if reference.upper() == "*AUTH*/*":
-            return self._virtual_auth(reference)
-        if reference.upper() == "*SITE*/*":
-            return self._virtual(reference, names.SITE)
         if reference.startswith(("/", "./", "../")):
-            return read_file_ring(Path(reference), password=_password(password, stash_file))
+            path, secret = Path(reference), _password(password, stash_file)
+            return read_directory_ring(path, secret) if path.is_dir() else read_file_ring(path, password=secret)
         if password is not None or stash_file is not None:
             raise KeyringError(
                 f"{reference} comes with a password, so it must be the path of a PKCS#12 or PEM file, starting with '/'"
@@ -71,40 +74,118 @@ class Store(Files):
                     f"ring '{reference}' belongs to the user of each connection, and this one has no user"
                 )
             reference = f"{connection_user}/{reference}"
+        return self._stored_ring(reference, connection_user)
+
+    def watched(self, references: Iterable[str]) -> tuple[Path, ...]:
+        """Return the directories in which any change can change what `references` (as in a policy) mean.
+
+        For whoever watches them with inotify: files are replaced by renaming, so watching directories is enough, and a
+        directory of the store that is made later shows up as a change in the directory above it.
+        """
+        found: set[Path] = set()
+        for reference in references:
+            if reference.startswith(("/", "./", "../")):
+                path = Path(reference)
+                found |= {path} if path.is_dir() else {path.parent}
+                # Links lead elsewhere: ACME clients renew in the directory that their links point into.
+                found |= {child.resolve().parent for child in path.glob("*.pem")} if path.is_dir() else set()
+            else:
+                found |= {self.directory, *(path for path in self.directory.rglob("*") if path.is_dir())}
+        return tuple(sorted(path for path in found if path.is_dir()))
+
+    def _stored_ring(self, reference: str, user: str | None) -> Keyring:
+        settings = self.settings()
+        reader = self._reader(reference, user) if settings.grants else _EVERYTHING
+        if reference.upper() == "*AUTH*/*":
+            own = self._virtual(reference, names.CERTAUTH, reader) if settings.virtual_auth != "system" else ()
+            return Keyring(reference, own + (system_trust() if settings.virtual_auth != "store" else ()))
+        if reference.upper() == "*SITE*/*":
+            return Keyring(reference, self._virtual(reference, names.SITE, reader))
         owner, _, name = reference.partition("/")
         if name == "*":
-            return self._virtual(reference, owner)
-        ring = self.definition(*names.split_ring(reference))
-        return Keyring(ring.reference, tuple(self._entry(line) for line in ring.connections))
+            return Keyring(reference, self._virtual(reference, owner, reader))
+        owner, name = names.split_ring(reference)
+        ring = self.definition(owner, name)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+            except names.MissingError:
+                # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.01)
+                ring = self.definition(owner, name)
+        raise AssertionError("the last attempt returns or raises")
 
-    def _virtual(self, reference: str, owner: str) -> Keyring:
+    def _reader(self, reference: str, user: str | None) -> Reader:
+        """Return what `user` may have of a ring under strict grants. Raises KeyringError (202) when nothing."""
+        if not user:
+            raise KeyringError(f"this store asks for grants, and nobody is known who wants to read ring {reference}")
+        folded = names.check_owner(user)
+        access = grants.access(self.grants(), user=folded, ring=grants.check_reference(reference))
+        if access is None:
+            raise KeyringError(
+                f"{user} may not read ring {reference}; to allow it: attls keyring grant '{reference}' --user {user}"
+            )
+        return Reader(folded, access, reference)
+
+    def _virtual(self, reference: str, owner: str, reader: Reader) -> tuple[Entry, ...]:
         canonical = names.check_owner(owner)
-        usage = default_usage(canonical)
-        found = self.certificates(canonical)
-        if not found and not self.directory.is_dir():
+        if not self.directory.is_dir():
             raise names.MissingError(f"there is no keyring store at {self.directory}")
-        return Keyring(reference, tuple(self._stored_entry(stored, usage, default=False) for stored in found))
+        usage = default_usage(canonical)
+        return tuple(self._entry(Connection(canonical, label, usage), reader) for label in self.labels(canonical))
 
-    def _virtual_auth(self, reference: str) -> Keyring:
-        source = self.settings().virtual_auth
-        own = self._virtual(reference, names.CERTAUTH).entries if source != "system" else ()
-        return Keyring(reference, own + (system_trust() if source != "store" else ()))
+    def _entry(self, line: Connection, reader: Reader) -> Entry:
+        for _ in range(3):
+            stored = self.certificate(line.owner, line.label)
+            key, problem = self._key(stored, line.usage, reader)
+            # A renewal that happens right now takes the old key away after the new certificate stands: look again.
+            if (
+                key is not None
+                or line.usage is not Usage.PERSONAL
+                or stored == self.certificate(line.owner, line.label)
+            ):
+                break
+        der = certificates.der(stored.certificate)
+        return Entry(stored.shown_owner, stored.label, line.usage, line.default, stored.trust, der, key, problem)
 
-    def _entry(self, line: Connection) -> Entry:
-        return self._stored_entry(self.certificate(line.owner, line.label), line.usage, default=line.default)
-
-    def _stored_entry(self, stored: StoredCertificate, usage: Usage, *, default: bool) -> Entry:
-        key, problem = None, None
+    def _key(self, stored: StoredCertificate, usage: Usage, reader: Reader) -> tuple[bytes | None, str | None]:
         # Only a PERSONAL connection hands out its key, so we do not even read the others: an authority's key has no
         # business in the memory of a process that talks to the network.
-        if usage is Usage.PERSONAL:
-            try:
-                key = self.private_key_pem(stored)
-                problem = None if key else f"the store has none for {stored.name}"
-            except PermissionError:
-                problem = f"user id {os.geteuid()} may not read it"
-        der = certificates.der(stored.certificate)
-        return Entry(stored.shown_owner, stored.label, usage, default, stored.trust, der, key, problem)
+        if usage is not Usage.PERSONAL:
+            return None, None
+        if (problem := reader.refusal(stored)) is not None:
+            return None, problem
+        try:
+            key = self.private_key_pem(stored)
+        except PermissionError:
+            return None, f"user id {os.geteuid()} may not read it"
+        return key, None if key else f"the store has none for {stored.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads a ring and how far; `user` None is the administrator, who may have everything."""
+
+    user: str | None
+    access: grants.Access
+    reference: str
+
+    def refusal(self, stored: StoredCertificate) -> str | None:
+        """Say why this reader does not get the private key of `stored`, None when it does."""
+        if self.user is None:
+            return None
+        needed = grants.needed_for_key(user=self.user, certificate_owner=stored.owner)
+        if self.access >= needed:
+            return None
+        return (
+            f"{self.user} needs {needed.name} access to ring {self.reference} for the key of {stored.name}; "
+            f"to allow it: attls keyring grant '{self.reference}' --user {self.user} --access {needed.name.lower()}"
+        )
+
+
+_EVERYTHING = Reader(None, grants.Access.CONTROL, "")
 
 
 def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
@@ -120,6 +201,61 @@ def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
     if contents.clear_key:
         files.read_secret(path)
     leaf, key, others = certificates.split_identity(contents, name=str(path))
+    return Keyring(str(path), file_entries(leaf, key, others))
+
+
+# Certificate, key and authorities as others name them. Kubernetes and cert-manager; certbot, dehydrated and lego;
+# plain habit. Each name may be missing where the directory only carries trust.
+_LAYOUTS = (
+    ("tls.crt", "tls.key", "ca.crt"),
+    ("fullchain.pem", "privkey.pem", "chain.pem"),
+    ("cert.pem", "key.pem", "ca.pem"),
+)
+
+
+def read_directory_ring(path: Path, password: bytes | None = None, *, attempts: int = 5) -> Keyring:
+    """Read a directory as Kubernetes secrets or ACME clients lay it out: identity is the default, authorities trusted.
+
+    A renewal that is just being written looks like a key that does not fit; it is read again, up to `attempts` times
+    within half a second. Raises KeyringError when it stays so, or when others may read the key.
+    """
+    for attempt in range(attempts):
+        try:
+            return _read_directory_once(path, password)
+        except KeyringError as error:
+            if error.code != 428 or "does not belong" not in str(error) or attempt == attempts - 1:
+                raise
+            time.sleep(0.1)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
+    # Kubernetes swaps the symbolic link `..data` between whole generations; following it once pins one of them.
+    pinned = (path / "..data").resolve() if (path / "..data").exists() else path.resolve()
+    for layout in _LAYOUTS:
+        present = [pinned / name for name in layout if (pinned / name).exists()]
+        if present and present != [pinned / layout[1]]:
+            break
+    else:
+        known = "; ".join(", ".join(layout) for layout in _LAYOUTS)
+        raise KeyringError(f"there are no certificates in {path} under a known name ({known})")
+    contents = certificates.Contents()
+    anchors: list[x509.Certificate] = []
+    for file in present:
+        try:
+            files.check_directory(file.resolve().parent, secret=False)
+            is_key = file.name == layout[1]
+            read = certificates.read(files.read_trusted(file), password=password, name=str(path / file.name))
+            if read.clear_key:
+                files.read_secret(file.resolve())
+        except OSError as error:
+            raise KeyringError(f"cannot read {path / file.name}: {error.strerror}", 428 if is_key else 202) from error
+        contents.keys += read.keys
+        (anchors if file.name == layout[2] else contents.certificates).extend(read.certificates)
+    if not contents.certificates:
+        return Keyring(str(path), file_entries(anchors[0], None, anchors[1:]) if anchors else ())
+    leaf, key, others = certificates.split_identity(contents, name=str(path))
+    others += [anchor for anchor in anchors if anchor not in others]
     return Keyring(str(path), file_entries(leaf, key, others))
 
 
@@ -146,11 +282,11 @@ def _file_entry(certificate: x509.Certificate, usage: Usage, key: bytes | None) 
     return Entry("FILE", label, usage, key is not None, Trust.TRUST, certificates.der(certificate), key, problem)
 
 
-def system_trust(candidates: tuple[Path, ...] = _SYSTEM_TRUST) -> tuple[Entry, ...]:
+def system_trust() -> tuple[Entry, ...]:
     """Return the authorities that the distribution trusts, as ring entries. Raises KeyringError when there are none."""
-    for path in candidates:
+    for path in _SYSTEM_TRUST:
         if path.is_file():
-            found = certificates.read(files.read_trusted(path), name=str(path)).certificates
+            found = certificates.read_bundle(files.read_trusted(path))
             return tuple(_file_entry(certificate, Usage.CERTAUTH, None) for certificate in found)
     raise KeyringError("this system has no trust store; install the package ca-certificates")
 

@@ -215,6 +215,17 @@ def issuer_of(store: Store, stored: StoredCertificate) -> Signer:
     )
 
 
+def authority_of(store: Store, stored: StoredCertificate) -> StoredCertificate:
+    """Return the authority in the store that signed a certificate. Raises KeyringError when it is not there."""
+    for candidate in store.certificates():
+        if certificates.is_issued_by(stored.certificate, candidate.certificate) and certificates.is_authority(
+            candidate.certificate
+        ):
+            return candidate
+    issuer = certificates.name_of(stored.certificate.issuer)
+    raise KeyringError(f"the authority that signed {stored.name} ({issuer}) is not in this store; ask there", 435)
+
+
 def rollover(
     store: Store,
     *,

@@ -8,6 +8,8 @@ Layout, all of it readable text (`docs/keyrings.md` shows one file of each kind)
     DIR/requests/OWNER/LABEL.csr            a request that waits for its certificate
     DIR/maps/OWNER/LABEL.toml               a name filter that gives certificates a user
     DIR/criteria.toml                       what criteria of such filters stand for
+    DIR/revoked/OWNER/LABEL.toml            what an authority has revoked
+    DIR/grants.toml                         who may read which ring, if the settings ask for that
     DIR/store.toml                          settings; missing = defaults
 
 Theory of operation. The one certificate file is what a change commits with: KEYID is taken from the public key, so a
@@ -19,6 +21,7 @@ because they compare without case; the spelling that was given is kept inside th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator
@@ -32,6 +35,7 @@ from cryptography.hazmat.primitives import hashes
 from attls.errors import KeyringError
 from attls.keyring import certificates, files, names
 from attls.keyring.certificates import PrivateKey
+from attls.keyring.grants import Access, Grant, check_reference
 from attls.keyring.mapping import (
     Criterion,
     MapFilter,
@@ -41,6 +45,7 @@ from attls.keyring.mapping import (
     check_filter,
     local_host_names,
 )
+from attls.keyring.revocation import Revocation
 from attls.keyring.values import Trust, Usage
 
 PassphraseSource = Callable[[], bytes | None]
@@ -377,6 +382,22 @@ class Files:
         """Return all files of private keys."""
         return sorted(self._kind("private").glob("*/*.key"))
 
+    def reencrypt(self, passphrase: bytes | None) -> int:
+        """Encrypt all keys, and those to come, with a new passphrase, or none for None; return how many were rewritten.
+
+        Raises KeyringError before anything is changed when a key cannot be read or decrypted.
+        """
+        with self.writing():
+            keys = {path: self._decrypt(path, files.read_secret(path)) for path in self.key_files()}
+            settings = self.settings()
+            if passphrase is not None and not settings.encrypt_keys:
+                self.set_settings(dataclasses.replace(settings, encrypt_keys=True))
+            for path, key in keys.items():
+                files.replace(path, certificates.private_key_pem(key, passphrase), mode=0o600)
+            if passphrase is None:
+                self.set_settings(dataclasses.replace(settings, encrypt_keys=False))
+        return len(keys)
+
     def _drop_keys(self, owner: str, label: str, *, keep: str | None = None) -> None:
         prefix = f"{names.file_name(label)}."
         directory = self._private(owner)
@@ -551,6 +572,74 @@ class Files:
         known = f"it has {', '.join(repr(other) for other in others[:10])}" if others else "it has none"
         return names.MissingError(f"{owner} has no ring '{name}' in {self.directory}; {known}")
 
+    # Revocation
+
+    def revocations(self, owner: str, label: str) -> list[Revocation]:
+        """Return what the authority `label` of `owner` has revoked."""
+        path = self._revocation_path(owner, label)
+        data = self._toml(path) or {}
+        try:
+            return [
+                Revocation(int(str(item["serial"]), 16), item["when"], x509.ReasonFlags(str(item["reason"])))
+                for item in data.get("revoked", [])
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
+
+    def revoke(self, owner: str, label: str, revocation: Revocation) -> None:
+        """Remember that the authority `label` of `owner` revoked a certificate; once revoked stays revoked."""
+        path = self._revocation_path(owner, label)
+        with self.writing():
+            before = self.revocations(owner, label)
+            if any(one.serial == revocation.serial for one in before):
+                raise KeyringError(f"certificate {revocation.serial:X} of '{label}' is revoked already")
+            text = f"# What the authority {label} has revoked; changed by: attls cert revoke\n" + "".join(
+                f'\n[[revoked]]\nserial = "{one.serial:X}"\nwhen = {one.when:%Y-%m-%dT%H:%M:%SZ}\n'
+                f'reason = "{one.reason.value}"\n'
+                for one in (*before, revocation)
+            )
+            files.make_directory(path.parent, secret=False)
+            files.replace(path, text.encode(), mode=0o644)
+
+    def _revocation_path(self, owner: str, label: str) -> Path:
+        owner_name = names.file_name(names.check_owner(owner))
+        return self._kind("revoked") / owner_name / f"{names.file_name(names.check_label(label))}.toml"
+
+    # Grants
+
+    def grants(self) -> list[Grant]:
+        """Return who may read which ring where the settings ask for grants."""
+        path = self.directory / "grants.toml"
+        data = self._toml(path) or {}
+        try:
+            return [
+                Grant(
+                    check_reference(str(item["ring"])),
+                    names.check_owner(str(item["user"])),
+                    Access[str(item["access"]).upper()],
+                )
+                for item in data.get("grant", [])
+            ]
+        except (KeyError, TypeError, KeyringError) as error:
+            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
+
+    def set_grant(self, ring: str, user: str, access: Access | None) -> None:
+        """Let `user` read `ring`, or with None no longer. Raises MissingError when there is nothing to take away."""
+        ring, user = check_reference(ring), names.check_owner(user)
+        with self.writing():
+            before = self.grants()
+            after = [one for one in before if (one.ring, one.user) != (ring, user)]
+            if access is None and len(after) == len(before):
+                raise names.MissingError(f"{user} has no grant for {ring}")
+            if access is not None:
+                after.append(Grant(ring, user, access))
+            text = "# Who may read which ring; changed by: attls keyring grant, attls keyring revoke\n" + "".join(
+                f"\n[[grant]]\nring = {_quoted(one.ring)}\nuser = {_quoted(one.user)}\n"
+                f"access = {_quoted(one.access.name.lower())}\n"
+                for one in after
+            )
+            files.replace(self.directory / "grants.toml", text.encode(), mode=0o644)
+
     # User mapping
 
     def filters(self, owner: str | None = None) -> list[MapFilter]:
@@ -605,6 +694,17 @@ class Files:
                     lines.append(f"{key} = [{rows}]\n")
             files.make_directory(path.parent, secret=False)
             files.replace(path, "".join(lines).encode(), mode=0o644)
+
+    def replace_filter(self, old: MapFilter, new: MapFilter) -> None:
+        """Put `new` in the place of `old`; on an error the old one stays."""
+        check_filter(new)
+        with self.writing():
+            self.delete_filter(old.owner, old.label)
+            try:
+                self.add_filter(new)
+            except KeyringError:
+                self.add_filter(old)
+                raise
 
     def delete_filter(self, owner: str, label: str) -> None:
         """Delete a name filter. Raises MissingError when there is none."""

@@ -7,7 +7,8 @@ content. Whether a certificate has expired is not judged here but in the handsha
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from attls.errors import KeyringError
 from attls.keyring import certificates
@@ -105,6 +106,22 @@ class Keyring:
         """Return the certificates that a peer may be verified against: trusted ones of usage CERTAUTH or SITE, DER."""
         return tuple(
             entry.certificate for entry in self.entries if entry.is_trusted and entry.usage is not Usage.PERSONAL
+        )
+
+    def narrowed(self, labels: Iterable[str | None]) -> Keyring:
+        """Return this ring without the private keys that the identities `labels` (None: the default) do not need.
+
+        What a worker process gets should be this: keys only where they are served.
+        """
+        wanted = set(labels)
+        return replace(
+            self,
+            entries=tuple(
+                entry
+                if entry.label in wanted or (entry.default and None in wanted)
+                else replace(entry, private_key=None, key_problem="it was not asked for")
+                for entry in self.entries
+            ),
         )
 
     def _default(self) -> Entry:

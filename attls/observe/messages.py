@@ -12,7 +12,7 @@ import logging
 import sys
 from typing import TextIO
 
-from attls.errors import BAD_MAC, CLEARTEXT, ENVIRONMENT, PEER_RESET, TRUNCATED, Reason
+from attls.errors import BAD_MAC, CLEARTEXT, ENVIRONMENT, PEER_RESET, TRUNCATED, UNREACHABLE, Reason
 from attls.model import Direction, Endpoint, Flow, Owner, Verdict
 
 CONSOLE_ERROR, ERROR, INFO, EVENT, FLOW, DATA = 1, 2, 4, 8, 16, 32
@@ -126,11 +126,12 @@ def failed_console(
 def is_failure(reason: Reason, status: str) -> bool:
     """Tell failures from the ordinary ways in which connections end.
 
-    A reset by the peer of a connection that was up is ordinary; during the handshake it is not.
+    A reset by the peer of a connection that was up is ordinary; during the handshake it is not. A destination that
+    cannot be reached has no return code, for on z/OS the program's own connect fails; here only the log can tell.
     """
     if reason == PEER_RESET:
         return status == "Handshake"
-    return reason.code != 0
+    return reason.code != 0 or reason == UNREACHABLE
 
 
 def event_of(reason: Reason, status: str) -> str:

@@ -94,6 +94,10 @@ class Statement:
         self.parameters = parameters
         self.inside = inside
         self.by_keyword = {parameter.name.lower(): parameter for parameter in parameters}
+        self.slots: dict[str, tuple[str, ...]] = {}
+        for parameter in parameters:
+            if parameter.slot:
+                self.slots[parameter.slot] = (*self.slots.get(parameter.slot, ()), parameter.name)
 
 
 ON_OFF = ("On", "Off")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from attls.model import (
     AddressRange,
@@ -30,7 +31,7 @@ from attls.model import (
     TlsSettings,
     Verdict,
 )
-from attls.policy import codes, language, values
+from attls.policy import codes, envfile, language, values
 from attls.policy.language import Kind, Parameter, Value
 from attls.policy.rules import Action, Rule
 from attls.policy.text import Findings, Statement
@@ -52,6 +53,8 @@ _DIRECTIONS = {
     "Outbound": frozenset({Direction.OUTBOUND}),
     "Both": frozenset({Direction.INBOUND, Direction.OUTBOUND}),
 }
+
+_CODES = (Kind.V2_CIPHERS, Kind.CIPHERS, Kind.CIPHERS_4, Kind.GROUPS, Kind.CLIENT_GROUPS, Kind.PAIRS)
 
 _EXTENDED_MASTER_SECRET = {"Off": Demand.OFF, "On": Demand.OPTIONAL, "Required": Demand.REQUIRED}
 
@@ -268,14 +271,12 @@ class Resolver:
                 f"{parameter.name} is coded again (first on line {earlier.line}); only the last one counts",
             )
             return
-        if not parameter.slot:
-            return
-        for other in block.statement.parameters:
-            if other.slot == parameter.slot and other.name in block.coded:
+        for other in block.statement.slots.get(parameter.slot, ()):
+            if other in block.coded:
                 self.findings.error(
                     line,
                     "contradiction",
-                    f"{parameter.name} and {other.name} (line {block.coded[other.name].line}) exclude each other",
+                    f"{parameter.name} and {other} (line {block.coded[other].line}) exclude each other",
                 )
 
     def _cannot_honour(self, line: Statement, parameter: Parameter, word: str, block: Block) -> None:
@@ -299,19 +300,18 @@ class Resolver:
                 word=used + 1,
                 hint="put a label with blanks in double quotes",
             )
-        elif parameter.many and parameter.kind is not Kind.NAME_AND_LABEL:
+        elif parameter.kind in _CODES:
             try:
                 values.parse(parameter, [following])
             except values.BadValue:
                 return
-            if following[0:1].isdigit() or "_" in following or "." in following:
-                self.findings.warning(
-                    line,
-                    "ignored-words",
-                    f"'{following}' is ignored: one value a line",
-                    word=used + 1,
-                    hint=f"repeat {parameter.name} on a line of its own",
-                )
+            self.findings.warning(
+                line,
+                "ignored-words",
+                f"'{_short(following)}' is ignored: one value a line",
+                word=used + 1,
+                hint=f"repeat {parameter.name} on a line of its own",
+            )
 
     def _unknown_in_block(self, line: Statement, block: Block, waiting: list[Statement]) -> None:
         if line.keyword == "":
@@ -512,9 +512,23 @@ class Resolver:
         known = self._actions.get((statement, name))
         if known is None:
             known = {}
-            self._flatten(self.blocks[statement][name], known)
+            block = self.blocks[statement][name]
+            self._flatten(block, known)
+            if "Envfile" in known:
+                known = {**self._environment_file(block, str(known["Envfile"])), **known}
             self._actions[statement, name] = known
         return known
+
+    def _environment_file(self, group: Block, name: str) -> dict[str, Value]:
+        # What the group's file of environment variables sets; it counts less than anything the policy says.
+        path = Path(group.node.source.name).parent / name
+        try:
+            variables, problems = envfile.read(path)
+        except OSError as error:
+            variables, problems = {}, [f"{error.strerror}; nothing is taken from it"]
+        for problem in problems:
+            self.findings.warning(group.node, "envfile", f"Envfile {path}: {problem}", word=1)
+        return variables
 
     def _flatten(self, block: Block, into: dict[str, Value]) -> None:
         for slot in block.nested:

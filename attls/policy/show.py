@@ -28,8 +28,8 @@ _BLOCKS = {
         "TTLSEnvironmentAction",
         "TTLSKeyringParms",
         "TTLSEnvironmentAdvancedParms",
-        "TTLSCipherParms",
         "TTLSSignatureParms",
+        "TTLSCipherParms",
         "TTLSGskAdvancedParms",
         "TTLSGskLdapParms",
         "TTLSGskHttpCdpParms",
@@ -38,10 +38,95 @@ _BLOCKS = {
     "TTLSConnectionAction": (
         "TTLSConnectionAction",
         "TTLSConnectionAdvancedParms",
-        "TTLSCipherParms",
         "TTLSSignatureParms",
+        "TTLSCipherParms",
     ),
 }
+# What the report shows whether coded or not, in its order. Everything else is shown, behind these, when it is coded.
+_ALWAYS = {
+    name: place
+    for place, name in enumerate(
+        (
+            "TTLSEnabled",
+            "HandshakeRole",
+            "CtraceClearText",
+            "Trace",
+            "FIPS140",
+            "SuiteBProfile",
+            "SecondaryMap",
+            "SyslogFacility",
+            "Keyring",
+            "SSLv2",
+            "SSLv3",
+            "TLSv1",
+            "TLSv1.1",
+            "TLSv1.2",
+            "TLSv1.3",
+            "MiddleBoxCompatMode",
+            "ApplicationControlled",
+            "HandshakeTimeout",
+            "ClientAuthType",
+            "ResetCipherTimer",
+            "TruncatedHMAC",
+            "CertValidationMode",
+            "ServerMaxSSLFragment",
+            "ClientMaxSSLFragment",
+            "ServerHandshakeSNI",
+            "ClientHandshakeSNI",
+            "ClientExtendedMasterSecret",
+            "ServerExtendedMasterSecret",
+            "Renegotiation",
+            "RenegotiationIndicator",
+            "RenegotiationCertCheck",
+            "3DesKeyCheck",
+            "ClientEDHGroupSize",
+            "ServerEDHGroupSize",
+            "PeerMinCertVersion",
+            "PeerMinDHKeySize",
+            "PeerMinDsaKeySize",
+            "PeerMinECCKeySize",
+            "PeerMinRsaKeySize",
+            "ServerScsv",
+            "ClientECurves",
+            "ClientKeyShareGroups",
+            "ServerKeyShareGroups",
+            "ServerKexECurves",
+            "SignaturePairs",
+            "GSK_V3_SESSION_TIMEOUT",
+            "GSK_V3_SIDCACHE_SIZE",
+            "GSK_SESSION_TICKET_CLIENT_ENABLE",
+            "GSK_SESSION_TICKET_CLIENT_MAXSIZE",
+            "GSK_SESSION_TICKET_SERVER_ENABLE",
+            "GSK_SESSION_TICKET_SERVER_ALGORITHM",
+            "GSK_SESSION_TICKET_SERVER_COUNT",
+            "GSK_SESSION_TICKET_SERVER_KEY_REFRESH",
+            "GSK_SESSION_TICKET_SERVER_TIMEOUT",
+            "HttpCdpEnable",
+            "HttpCdpProxyServerPort",
+            "HttpCdpResponseTimeout",
+            "HttpCdpMaxResponseSize",
+            "HttpCdpCacheSize",
+            "HttpCdpCacheEntryMaxsize",
+            "OcspAiaEnable",
+            "OcspProxyServerPort",
+            "OcspRetrieveViaGet",
+            "OcspUrlPriority",
+            "OcspRequestSigalg",
+            "OcspClientCacheSize",
+            "OcspCliCacheEntryMaxsize",
+            "OcspNonceGenEnable",
+            "OcspNonceCheckEnable",
+            "OcspNonceSize",
+            "OcspResponseTimeout",
+            "OcspMaxResponseSize",
+            "OcspServerStapling",
+        )
+    )
+}
+# Shown at every level below the group, because that is where they come from.
+_INHERITED = {"TTLSEnvironmentAction": ("Trace",), "TTLSConnectionAction": ("CtraceClearText", "Trace")}
+# Standing in the environment although the group has them.
+_GROUP_ONLY = ("CtraceClearText", "SecondaryMap")
 _DEEPER = ("TTLSGskLdapParms", "TTLSGskHttpCdpParms", "TTLSGskOcspParms")
 _SECRET = ("KeyringPw", "GSK_LDAP_USER_PW")
 
@@ -101,28 +186,32 @@ def action_lines(action: Action, effective: dict[str, Value]) -> Iterator[str]:
     yield _at("  ", "TTLS Action:", action.name, 32)
     for label, value in (("Version:", "3"), ("Status:", "Active"), ("Scope:", _SCOPES[action.statement])):
         yield _at("    ", label, value, 32)
-    everything = action.statement != "TTLSConnectionAction"
+    inherited = _INHERITED.get(action.statement, ())
     for block in _BLOCKS[action.statement]:
         own = block == action.statement
         indent = "    " if own else "      " if block in _DEEPER else "     "
         lines: list[str] = []
         last: list[str] = []
-        for parameter in language.STATEMENTS[block].parameters:
-            if parameter.kind in (Kind.BLOCK, Kind.REF):
-                continue
-            coded = parameter.name in action.coded
-            inherited = parameter.name in ("Trace", "CtraceClearText") and parameter.name in effective
-            if not (coded or inherited or (everything and parameter.name in effective)):
-                continue
-            setting = effective[parameter.name]
-            # The user instance ends the report of an action.
-            (last if parameter.name.endswith("UserInstance") else lines).extend(
-                _parameter_lines(indent, parameter, setting)
-            )
+        shown = [
+            parameter
+            for parameter in language.STATEMENTS[block].parameters
+            if parameter.name in action.coded or parameter.name in inherited or _always(action.statement, parameter)
+        ]
+        for parameter in sorted(shown, key=lambda parameter: _ALWAYS.get(parameter.name, len(_ALWAYS))):
+            if parameter.name in effective:
+                # The user instance ends the report of an action.
+                to = last if parameter.name.endswith("UserInstance") else lines
+                to.extend(_parameter_lines(indent, parameter, effective[parameter.name]))
         if lines and not own:
             yield f"{indent[:-1]}{block}:"
         yield from lines
         yield from last
+
+
+def _always(statement: str, parameter: Parameter) -> bool:
+    if statement == "TTLSConnectionAction":
+        return False
+    return parameter.name in _ALWAYS and (statement == "TTLSGroupAction" or parameter.name not in _GROUP_ONLY)
 
 
 def action_effective(action: Action, defaults: Defaults) -> dict[str, Value]:
@@ -131,17 +220,20 @@ def action_effective(action: Action, defaults: Defaults) -> dict[str, Value]:
 
 
 def _parameter_lines(indent: str, parameter: Parameter, value: Value) -> Iterator[str]:
-    column = 47 if parameter.name.startswith("GSK_") else 32
+    column = 48 if parameter.name.startswith("GSK_") else 32
     if not isinstance(value, tuple) and parameter.kind is not Kind.PAIR:
         yield _at(indent, f"{parameter.name}:", str(as_value(parameter.name, value)), column)
         return
     items = value if isinstance(value, tuple) else (str(value),)
     if not items:
-        if parameter.name != "V2CipherSuites":
+        if not parameter.name.startswith("V"):  # an empty cipher list needs no line
             yield _at(indent, f"{parameter.name}:", "the library's own list", column)
         return
     if items == ("Any",):
         yield _at(indent, f"{parameter.name}:", "Any", column)
+        return
+    if parameter.kind in (Kind.LABEL, Kind.HOST, Kind.NAME_AND_LABEL, Kind.TEXT):
+        yield from (_at(indent, f"{parameter.name}:", str(item), column) for item in items)
         return
     names = {
         Kind.V2_CIPHERS: codes.V2_CIPHERS,
@@ -149,7 +241,8 @@ def _parameter_lines(indent: str, parameter: Parameter, value: Value) -> Iterato
         Kind.PAIRS: codes.SIGNATURE_PAIRS,
         Kind.PAIR: codes.SIGNATURE_PAIRS,
     }.get(parameter.kind)
-    yield f"{indent}{parameter.name}:"
+    label = "v3CipherSuites" if parameter.name == "V3CipherSuites" else parameter.name
+    yield f"{indent}{label}:"
     for item in items:
         if isinstance(item, int):
             yield f"{indent} {item:04}  {codes.GROUPS[item]}"

@@ -11,12 +11,14 @@ Columns are worked out only when something is to be said about a word: most word
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from attls.errors import Diagnostic
 
 _WORD = re.compile(r'"[^"]*"(?=\s|\#|$)|[^\s\#]+', re.VERBOSE)
+_MOST_ON_A_LINE = 20
+_WIDTH = 160  # of a source line in a message; longer ones are cut around the place that is meant
 _NEWLINE_EBCDIC = b"\x15"
 _BLANK_EBCDIC = b"\x40"
 
@@ -54,6 +56,9 @@ class Findings:
 
     def __init__(self) -> None:
         self.diagnostics: list[Diagnostic] = []
+        self._line: tuple[Source | None, int] = (None, 0)
+        self._on_line = 0
+        self._failed = False
 
     def error(self, at: Statement, code: str, message: str, *, word: int = 0, hint: str | None = None) -> None:
         """Report an error at word `word` of `at`; 0 is the keyword, 1 the first value."""
@@ -65,12 +70,13 @@ class Findings:
 
     def of_file(self, name: str, code: str, message: str, *, severity: str = "error", hint: str | None = None) -> None:
         """Report something about a whole file."""
+        self._failed |= severity == "error"
         self.diagnostics.append(Diagnostic(severity, name, 1, 1, code, message, hint))
 
     @property
     def failed(self) -> bool:
         """Whether any error was reported."""
-        return any(finding.severity == "error" for finding in self.diagnostics)
+        return self._failed
 
     def in_file_order(self) -> tuple[Diagnostic, ...]:
         """Return all diagnostics, file by file as first met, each file from top to bottom."""
@@ -80,7 +86,14 @@ class Findings:
         return tuple(sorted(self.diagnostics, key=lambda finding: (files[finding.file], finding.line, finding.column)))
 
     def _add(self, severity: str, at: Statement, code: str, message: str, word: int, hint: str | None) -> None:
+        # One line can be wrong in a million ways, each of which costs as much as the line is long; a few are enough.
+        if (at.source, at.line) != self._line:
+            self._line, self._on_line = (at.source, at.line), 0
+        self._on_line += 1
+        if self._on_line > _MOST_ON_A_LINE and (severity == "warning" or self.failed):
+            return
         text = at.source.lines[at.line - 1].rstrip("\r")
+        self._failed |= severity == "error"
         column, length = _place(text, at.keyword, word)
         self.diagnostics.append(
             Diagnostic(severity, at.source.name, at.line, column, code, message, hint, source=text, length=length)
@@ -93,11 +106,15 @@ def render(finding: Diagnostic) -> str:
     if finding.source is None:
         return place if finding.hint is None else f"{place} ({finding.hint})"
     number = f"{finding.line:>6}"
+    source, column = finding.source, finding.column
+    if len(source) > _WIDTH:
+        start = max(0, column - _WIDTH // 2)
+        source, column = source[start : start + _WIDTH], column - start
     # Tabs before the caret are kept as tabs so that it stands under the word whatever the tab width.
-    indent = "".join("\t" if letter == "\t" else " " for letter in finding.source[: finding.column - 1])
-    caret = indent + "^" * max(1, min(finding.length, len(finding.source) - finding.column + 1))
+    indent = "".join("\t" if letter == "\t" else " " for letter in source[: column - 1])
+    caret = indent + "^" * max(1, min(finding.length, len(source) - column + 1))
     hint = "" if finding.hint is None else f" {finding.hint}"
-    return f"{place}\n{number} | {finding.source}\n{' ' * len(number)} | {caret}{hint}"
+    return f"{place}\n{number} | {source}\n{' ' * len(number)} | {caret}{hint}"
 
 
 def decode(data: bytes) -> str | None:
@@ -146,7 +163,11 @@ def read_text(source: Source, findings: Findings) -> list[Statement]:
         words = _words(line)
         if not words:
             continue
-        for keyword, *values in _at_braces(words, source, number, findings):
+        if len(words) == 1 or ("{" not in words and "}" not in words):
+            parts: Iterable[list[str]] = (words,)
+        else:
+            parts = _at_braces(words, source, number, findings)
+        for keyword, *values in parts:
             if keyword == "{":
                 if head is None:
                     head = Statement(source, number, "", [])
@@ -236,9 +257,6 @@ def _place(text: str, keyword: str, word: int) -> tuple[int, int]:
 def _at_braces(words: list[str], source: Source, number: int, findings: Findings) -> Iterator[list[str]]:
     # A brace is meant to stand alone on its line. A `{` at the end of the head line is so common elsewhere that it
     # is read with a warning; any other company is an error, and split up only to read on sensibly.
-    if len(words) == 1 or ("{" not in words and "}" not in words):
-        yield words
-        return
     at = Statement(source, number, words[0], words[1:])
     if words[-1] == "{" and words.count("{") == 1 and "}" not in words:
         findings.warning(at, "brace-placement", "z/OS wants '{' alone on the next line", word=len(words) - 1)

@@ -2,9 +2,9 @@
 
 Theory of operation. A trio task per connection would cost a scheduler round for every chunk of data. Instead all relay
 sockets sit in one `epoll`, registered once and edge-triggered; its own descriptor is readable whenever one of them has
-something to do (epoll descriptors nest), and a single task waits for that. It then drains events in a plain loop. A round
-through trio's scheduler costs as much as a small request, so when nothing is left to do the reactor first waits a
-moment in the kernel itself: on a busy worker the next event is there before the moment is over. Control goes back to
+something to do (epoll descriptors nest), and a single task waits for that. It then drains events in a plain loop.
+A round through trio's scheduler costs as much as a small request, so when nothing is left to do the reactor first waits
+a moment in the kernel itself: on a busy worker the next event is there before the moment is over. Control goes back to
 trio after a bounded time, and at once when a descriptor that another task waits for (`yield_to`) has become readable,
 so that control requests are not starved.
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from attls.model import UNKNOWN_OWNER, Direction, Endpoint, Flow, Protocol, canonical_address
+from attls.policy import load
 from bench import certificates
 from bench.__main__ import choose
 from bench.network import Network
@@ -80,3 +83,17 @@ def test_only_narrows_one_sort_at_a_time() -> None:
     assert ([Attls, Nginx], ["upload"]) == (kinds, [load.name for load in loads])
     with pytest.raises(ValueError, match="squid"):
         choose(["squid"])
+
+
+def test_the_policy_means_what_the_peers_are_told(tmp_path: Path) -> None:
+    """attls is configured for the same job as the peers: inbound, TLS 1.3 only, one cipher, without any remark."""
+    values: dict[str, object] = {"first_port": 8080, "last_port": 8081, "keyring": Attls.keyring}
+    policy = load(render("attls.policy", values, tmp_path / "attls.policy"))
+    assert () == tuple(policy.diagnostics)
+    here, there = (
+        Endpoint(canonical_address(text), port) for text, port in (("192.0.2.2", 8081), ("192.0.2.1", 40000))
+    )
+    verdict = policy.match(Flow(Direction.INBOUND, here, there), UNKNOWN_OWNER, datetime.now())
+    assert verdict.settings is not None
+    assert ("BENCH/BENCHRING", ("1301",)) == (verdict.settings.keyring, verdict.settings.ciphers)
+    assert frozenset({Protocol.TLSV1_3}) == verdict.settings.protocols

@@ -174,6 +174,8 @@ def test_a_process_that_is_gone_is_named() -> None:
 
 def test_profile_counts_own_time_and_time_below() -> None:
     """A function's own samples are those where it is innermost; a recursive one is counted once below."""
-    lines = top_functions("main;pump;send 6\nmain;pump 2\nmain;pump;pump 2\n", 2).splitlines()
+    raw = "main;pump;send 6\nmain;pump 2\nmain;pump;pump 2\n"
+    lines = top_functions(raw, 2).splitlines()
     assert ["send", "60.0%", "60.0%"] == lines[1].split()
     assert ["pump", "40.0%", "100.0%"] == lines[2].split()
+    assert ["main", "0.0%", "100.0%"] == top_functions(raw, 1, by_callees=True).splitlines()[1].split()

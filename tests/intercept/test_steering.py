@@ -235,8 +235,7 @@ def test_reload_leaves_living_connections_alone(stage: Stage, wire: Sniffer, dir
             proxy.load([rule(port=PORT, direction=direction, enabled=False)])
             exchange(near, far, direction)
             stage.host(direction).run("conntrack", "-F")  # the memory of steered connections survived as well
-            with contextlib.suppress(OSError):
-                exchange(near, far, direction)
+            exchange(near, far, direction)
         assert SECRET not in wire.seen()
         with connected(stage) as (near, far):
             exchange(near, far, None)
@@ -290,7 +289,7 @@ def test_user_filter_looks_at_the_owner_of_the_socket(stage: Stage) -> None:
 def test_forgetful_conntrack_leaks_nothing(
     stage: Stage, wire: Sniffer, version: int, direction: Direction, speaker: str
 ) -> None:
-    """After `conntrack -F` in mid-connection, whoever speaks first, no clear byte reaches the network."""
+    """After `conntrack -F` the connection goes on, whoever speaks first, and no clear byte reaches the network."""
     with (
         turning_proxy(stage.host(direction), rule(port=PORT, direction=direction)),
         connected(stage, version, timeout=1.0) as (near, far),
@@ -298,33 +297,29 @@ def test_forgetful_conntrack_leaks_nothing(
         exchange(near, far, direction)
         program, network = (near, far) if direction is Direction.OUTBOUND else (far, near)
         stage.host(direction).run("conntrack", "-F")
-        with contextlib.suppress(OSError):
-            if speaker == "network":
-                network.sendall(turned(SECRET))
-                receive(program, len(SECRET))
-            for _ in range(3):
-                program.sendall(SECRET)
-                receive(network, len(SECRET))
-        if speaker == "program":  # the table's own memory takes the connection up again
-            network.sendall(turned(b"still alive"))
-            assert b"still alive" == receive(program, 11)
+        if speaker == "network":
+            network.sendall(turned(SECRET))
+            assert SECRET == receive(program, len(SECRET))
+        for _ in range(3):
+            exchange(near, far, direction)
     assert turned(SECRET) in wire.seen()
     assert SECRET not in wire.seen()
 
 
-def test_conntrack_that_refuses_leaks_nothing(stage: Stage, wire: Sniffer) -> None:
-    """Where conntrack calls packets invalid it translates nothing; such packets of a steered program are dropped."""
-    with turning_proxy(stage.client, OUTBOUND):
-        sysctl(stage.client, "netfilter/nf_conntrack_tcp_loose", 0)  # no pick-up in mid-stream: invalid
+@pytest.mark.parametrize("direction", list(Direction))
+def test_conntrack_that_refuses_leaks_nothing(stage: Stage, wire: Sniffer, direction: Direction) -> None:
+    """Where conntrack calls packets invalid and keeps no mark for them, the connection goes on, steered as before."""
+    host = stage.host(direction)
+    with turning_proxy(host, rule(port=PORT, direction=direction)):
+        sysctl(host, "netfilter/nf_conntrack_tcp_loose", 0)  # no pick-up in mid-stream: invalid
         try:
-            with connected(stage, timeout=0.5) as (near, far):
-                exchange(near, far, Direction.OUTBOUND)
-                stage.client.run("conntrack", "-F")
-                near.sendall(SECRET)
-                with pytest.raises(TimeoutError):
-                    far.recv(1)
+            with connected(stage) as (near, far):
+                exchange(near, far, direction)
+                host.run("conntrack", "-F")
+                for _ in range(3):
+                    exchange(near, far, direction)
         finally:
-            sysctl(stage.client, "netfilter/nf_conntrack_tcp_loose", 1)
+            sysctl(host, "netfilter/nf_conntrack_tcp_loose", 1)
     assert SECRET not in wire.seen()
 
 
@@ -510,3 +505,85 @@ def test_table_comes_and_goes(stage: Stage) -> None:
         nft.remove()
         assert not nft.installed()
         nft.remove()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_one_source_port_for_two_destinations(stage: Stage, version: int) -> None:
+    """Two connections from one address and port to different servers keep their own ports, flows and owners."""
+    second = {4: "10.1.0.77", 6: "fd00:1::77"}[version]
+    prefix = {4: "24", 6: "64"}[version]
+    stage.server.run("ip", "addr", "add", f"{second}/{prefix}", "dev", "veth1b", *(["nodad"] if version == 6 else []))
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    try:
+        with (
+            turning_proxy(stage.client, OUTBOUND) as proxy,
+            stage.server.listen({4: "0.0.0.0", 6: "::"}[version], PORT),
+            contextlib.ExitStack() as open_sockets,
+        ):
+            with stage.client.inside():
+                for target in (stage.server.addresses[version], second):
+                    sock = open_sockets.enter_context(socket.socket(family))
+                    sock.settimeout(5)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind((stage.client.addresses[version], 12345))
+                    sock.connect((target, PORT))
+            wait_until(lambda: len(proxy.owners) == 2)
+            assert [12345, 12345] == [flow.local.port for flow in proxy.flows]
+            assert ["root", "root"] == [owner and owner.user for owner in proxy.owners]
+    finally:
+        stage.server.run("ip", "addr", "del", f"{second}/{prefix}", "dev", "veth1b")
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_strict_host_settings(stage: Stage, direction: Direction) -> None:
+    """Strict reverse path filters, and sockets that inherit packet marks, do not stand in the way."""
+    settings = ["ipv4/conf/all/rp_filter", "ipv4/conf/lo/rp_filter", "ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect"]
+    host = stage.host(direction)
+    for name in settings:
+        sysctl(host, name, 1)
+    try:
+        for version in VERSIONS:
+            with (
+                turning_proxy(host, rule(port=PORT, direction=direction)) as proxy,
+                connected(stage, version) as (near, far),
+            ):
+                exchange(near, far, direction)
+                assert 1 == len(proxy.flows)
+    finally:
+        for name in settings:
+            sysctl(host, name, 0)
+
+
+def test_socket_bound_to_an_interface_is_not_let_through(stage: Stage, wire: Sniffer) -> None:
+    """A socket bound to a network interface cannot be turned round; no packet of it reaches the network."""
+    with (
+        turning_proxy(stage.client, OUTBOUND),
+        stage.server.listen(stage.server.addresses[4], PORT),
+        stage.client.inside(),
+        socket.socket() as sock,
+    ):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"veth1a")
+        sock.settimeout(0.5)
+        with pytest.raises(OSError):
+            sock.connect((stage.server.addresses[4], PORT))
+        assert struct.pack("!H", PORT) not in wire.seen()  # it would be the SYN's destination port
+
+
+def test_link_local_connections_are_not_let_through(stage: Stage) -> None:
+    """Link-local addresses belong to an interface as well: fail closed, outbound and inbound."""
+    shown = stage.server.run("ip", "-6", "addr", "show", "dev", "veth1b", "scope", "link")
+    found = re.search(r"inet6 (fe80::[0-9a-f:]+)", shown)
+    assert found is not None
+    for direction in Direction:
+        with (
+            turning_proxy(stage.host(direction), rule(port=PORT, direction=direction)),
+            stage.server.listen("::", PORT) as listener,
+        ):
+            listener.settimeout(0.5)
+            with (
+                pytest.raises(OSError),
+                stage.client.connect(f"{found[1]}%veth1a", PORT, timeout=0.5) as near,
+            ):
+                near.recv(1)
+            with pytest.raises(TimeoutError):
+                listener.accept()

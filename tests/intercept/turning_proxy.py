@@ -24,6 +24,12 @@ def turned(data: bytes) -> bytes:
     return data.translate(_TURNED)
 
 
+def reset(sock: socket.socket) -> None:
+    """Close a connection with a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+
+
 @dataclass(frozen=True)
 class Ruling:
     """A verdict reduced to what steering looks at."""
@@ -156,10 +162,13 @@ class TurningProxy:
             self.owners.append(owner)
             if owner is None:
                 self.nobody.append(found.flow)
-                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                accepted.close()
+                reset(accepted)
                 continue
-            upstream = (dial_outbound if direction is Direction.OUTBOUND else dial_inbound)(found.flow)
+            try:
+                upstream = (dial_outbound if direction is Direction.OUTBOUND else dial_inbound)(found.flow)
+            except OSError:
+                reset(accepted)
+                continue
             upstream.settimeout(None)
             self._sockets |= {accepted, upstream}
             self._start(self._pump, accepted, upstream)

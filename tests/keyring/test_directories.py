@@ -1,0 +1,143 @@
+"""Directories of ACME clients and Kubernetes as rings."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from attls.errors import KeyringError
+from attls.keyring import certificates, opening, operations
+from attls.keyring.store import StoredCertificate
+
+from .workshop import Workshop
+
+LAYOUTS = [
+    ("tls.crt", "tls.key", "ca.crt"),
+    ("fullchain.pem", "privkey.pem", "chain.pem"),
+    ("cert.pem", "key.pem", "ca.pem"),
+]
+
+
+def fill(shop: Workshop, directory: Path, layout: tuple[str, str, str] = LAYOUTS[0], label: str = "server") -> None:
+    """Write certificate, key and authority as `layout` names them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    stored = shop.store.certificate("demo", label)
+    root = shop.store.certificate("CERTAUTH", "Root")
+    key = certificates.private_key_pem(shop.store.private_key(stored))
+    contents = (certificates.pem(stored.certificate), key, certificates.pem(root.certificate))
+    for name, content in zip(layout, contents, strict=True):
+        (directory / name).write_bytes(content)
+        (directory / name).chmod(0o600 if content is key else 0o644)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_known_layouts_are_rings(shop: Workshop, tmp_path: Path, layout: tuple[str, str, str]) -> None:
+    """Identity by default, authority as anchor."""
+    fill(shop, tmp_path / "live", layout)
+    ring, expected = shop.store.ring(str(tmp_path / "live")), shop.store.ring("demo/SERVER")
+    assert expected.identity().certificate == ring.identity().certificate
+    assert expected.trust_anchors() == ring.trust_anchors()
+
+
+def generation(shop: Workshop, mount: Path, name: str, label: str) -> None:
+    """Publish a new generation the way the kubelet does: write aside, swap one symbolic link."""
+    fill(shop, mount / name, label=label)
+    link = mount / "..new"
+    link.symlink_to(name)
+    link.rename(mount / "..data")
+    for file in LAYOUTS[0]:
+        if not (mount / file).is_symlink():
+            (mount / file).symlink_to(f"..data/{file}")
+
+
+def test_a_kubernetes_secret_is_read_generation_by_generation(shop: Workshop, tmp_path: Path) -> None:
+    """While the link is swapped back and forth, certificate and key always belong together."""
+    shop.leaf("second")
+    mount = tmp_path / "secret"
+    generation(shop, mount, "..2026_01", "server")
+    generation(shop, mount, "..2026_02", "second")
+    stop = threading.Event()
+
+    def swap() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            link = mount / "..new"
+            link.symlink_to("..2026_01" if number % 2 else "..2026_02")
+            link.rename(mount / "..data")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        seen = {opening.read_directory_ring(mount, attempts=1).identity().label for _ in range(60)}
+    finally:
+        stop.set()
+        thread.join()
+    assert seen <= {"server", "second"}
+
+
+def test_a_half_written_renewal_is_read_again(shop: Workshop, tmp_path: Path) -> None:
+    """An ACME client replaces certificate and key one after the other."""
+    shop.leaf("second")
+    live, layout = tmp_path / "live", LAYOUTS[1]
+    fill(shop, live, layout)
+    old_key = (live / "privkey.pem").read_bytes()
+    fill(shop, live, layout, label="second")
+    new_key = (live / "privkey.pem").read_bytes()
+    (live / "privkey.pem").write_bytes(old_key)
+    timer = threading.Timer(0.15, lambda: (live / "privkey.pem").write_bytes(new_key))
+    timer.start()
+    assert shop.store.ring(str(live)).identity().label == "second"
+    timer.join()
+    (live / "privkey.pem").write_bytes(old_key)
+    with pytest.raises(KeyringError, match="does not belong"):
+        opening.read_directory_ring(live, attempts=2)
+
+
+def test_a_key_that_others_may_read_is_refused_here_too(shop: Workshop, tmp_path: Path) -> None:
+    """Through the symbolic link, with the chmod for the real file."""
+    generation(shop, tmp_path / "secret", "..2026_01", "server")
+    key = tmp_path / "secret/..2026_01/tls.key"
+    key.chmod(0o644)
+    with pytest.raises(KeyringError, match=f"chmod 600 '{key}'") as caught:
+        shop.store.ring(str(tmp_path / "secret"))
+    assert caught.value.code == 428
+    key.chmod(0o600)
+    key.parent.chmod(0o777)
+    with pytest.raises(KeyringError, match="chmod go-w"):
+        shop.store.ring(str(tmp_path / "secret"))
+
+
+def test_a_directory_may_carry_trust_only(shop: Workshop, tmp_path: Path) -> None:
+    """A client that presents nothing needs ca.crt alone."""
+    fill(shop, tmp_path / "t")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / "t" / name).unlink()
+    ring = shop.store.ring(str(tmp_path / "t"))
+    assert len(ring.trust_anchors()) == 1
+    with pytest.raises(KeyringError) as caught:
+        ring.identity()
+    assert caught.value.code == 7
+
+
+def test_a_key_without_certificate_or_unknown_names_are_refused(shop: Workshop, tmp_path: Path) -> None:
+    """The sentence lists the names that are known."""
+    fill(shop, tmp_path / "t")
+    for name in ("tls.crt", "ca.crt"):
+        (tmp_path / "t" / name).unlink()
+    for path in (tmp_path / "t", tmp_path):
+        with pytest.raises(KeyringError, match=r"tls\.crt, tls\.key, ca\.crt"):
+            shop.store.ring(str(path))
+
+
+def test_a_chain_in_the_certificate_file_is_sent(shop: Workshop, tmp_path: Path) -> None:
+    """As certbot's fullchain.pem has it."""
+    middle: StoredCertificate = shop.authority("Middle", sign_with="Root")
+    leaf = shop.leaf("deep", sign_with="Middle")
+    fill(shop, tmp_path / "live", LAYOUTS[1], label="deep")
+    content = operations.export(shop.store, leaf, form="pem", with_key=False, with_chain=True, password=None)
+    (tmp_path / "live/fullchain.pem").write_bytes(content)
+    identity = shop.store.ring(f"{tmp_path}/live/").identity()
+    assert (certificates.der(middle.certificate),) == identity.chain
+    assert os.access(tmp_path, os.R_OK)
