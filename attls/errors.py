@@ -28,6 +28,7 @@ IDLE = Reason(0, "idle", "the half-closed connection was idle for too long")
 CLEARTEXT = Reason(5003, "cleartext", "the peer sent cleartext where TLS was expected")
 HANDSHAKE_SILENT = Reason(5004, "handshake-silent", "the peer did not start the TLS handshake in time")
 HANDSHAKE_SLOW = Reason(5005, "handshake-slow", "the peer did not finish the TLS handshake in time")
+STOP_SLOW = Reason(5005, "stop-slow", "the peer did not answer the end of TLS in time")
 ENVIRONMENT = Reason(5006, "environment", "the TLS environment could not be initialised")
 NO_CLIENT_CERTIFICATE = Reason(5001, "no-client-certificate", "the client sent no certificate")
 NO_USER = Reason(5002, "no-user", "the client certificate maps to no user")
@@ -84,6 +85,16 @@ class InterceptError(AttlsError):
 
 class DaemonError(AttlsError):
     """The daemon could not start, or could not be reached."""
+
+
+class AttlsControlError(AttlsError):
+    """A request on the control channel that was not carried out: `errno` and `junior` as ioctl would tell them."""
+
+    def __init__(self, number: int, reason: str, junior: int = 0) -> None:
+        self.errno = number
+        self.reason = reason
+        self.junior = junior
+        super().__init__(reason)
 
 
 class TlsError(AttlsError):

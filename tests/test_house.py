@@ -33,7 +33,8 @@ MAY_USE_ROOMS: dict[str, tuple[str, ...]] = {
     "intercept": FIRST_FLOOR,
     "relay": FIRST_FLOOR,
     "control": FIRST_FLOOR,
-    "client": ("errors",),  # applications import this one: it must not pull the house in after it
+    # Applications import this one: it must not pull the house in after it. `control.protocol` is stdlib only.
+    "client": ("errors", "control"),
     "daemon": (*FIRST_FLOOR, "intercept", "relay", "control"),
     "cli": (*FIRST_FLOOR, "intercept", "relay", "control", "client", "daemon"),
     "__main__": ("cli",),

@@ -24,6 +24,7 @@ _HOMES = {
     "refresh": "daemon",
     "stop": "daemon",
     "netstat": "daemon",
+    "query": "query",
     "policy": "policy",
     "keyring": "keyring",
     "cert": "keyring",

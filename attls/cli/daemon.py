@@ -26,6 +26,17 @@ def _ask(run_dir: Path, command: str, **wishes: Any) -> dict[str, Any]:
     return reply
 
 
+def _mode(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Read a file mode; raises BadParameter."""
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise click.BadParameter(f"{value!r} is no file mode such as 0660", ctx, param)
+    return mode
+
+
 @click.command("run")
 @click.option("--policy", required=True, type=click.Path(path_type=Path), help="Policy file or directory.")
 @click.option("--keyrings", required=True, type=click.Path(path_type=Path), help="Directory of the keyring store.")
@@ -58,8 +69,25 @@ def _ask(run_dir: Path, command: str, **wishes: Any) -> dict[str, Any]:
     show_default=True,
     help="How long an orderly stop waits for live connections.",
 )
+@click.option(
+    "--control-mode",
+    callback=_mode,
+    default="0666",
+    show_default=True,
+    help="Who may connect to the control socket, as octal file mode; a request needs the connection's descriptor anyway.",
+)
+@click.option("--control-group", metavar="GROUP", help="Group that owns the control socket.")
 def run_command(
-    *, policy: Path, keyrings: Path, run_dir: Path, workers: int, defaults: str, on_exit: str, drain_seconds: float
+    *,
+    policy: Path,
+    keyrings: Path,
+    run_dir: Path,
+    workers: int,
+    defaults: str,
+    on_exit: str,
+    drain_seconds: float,
+    control_mode: int,
+    control_group: str | None,
 ) -> None:
     """Put this host under the policy, in the foreground, until SIGTERM or `attls stop`.
 
@@ -74,6 +102,8 @@ def run_command(
             defaults=Defaults(defaults),
             on_exit=OnExit(on_exit),
             drain_seconds=drain_seconds,
+            control_mode=control_mode,
+            control_group=control_group,
         )
     )
 

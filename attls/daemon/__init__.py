@@ -22,7 +22,10 @@ class OnExit(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to run; `drain_seconds` is how long an orderly stop waits for live connections."""
+    """How to run; `drain_seconds` is how long an orderly stop waits for live connections.
+
+    `control_mode` and `control_group` are those of the control socket's file.
+    """
 
     policy: Path
     keyrings: Path
@@ -31,6 +34,8 @@ class Options:
     defaults: Defaults = Defaults.MODERN
     on_exit: OnExit = OnExit.RELEASE
     drain_seconds: float = 30.0
+    control_mode: int = 0o666
+    control_group: str | None = None
 
 
 def run(options: Options) -> None:

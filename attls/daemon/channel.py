@@ -18,6 +18,7 @@ import trio
 
 from attls.daemon.generation import Generation
 from attls.keyring import Keyring
+from attls.model import Endpoint
 
 _LENGTH = struct.Struct("!I")
 LARGEST_FRAME = 512 * 1024 * 1024
@@ -26,12 +27,18 @@ _CHUNK = 65536
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """First order: who the worker is, the descriptors of its listeners, where its connection numbers start."""
+    """First order: who the worker is, the descriptors of its listeners, where its connection numbers start.
+
+    `control` are the descriptors of its part of the control channel, as `Mailroom.numbers` orders them; `workers` is
+    how many there are.
+    """
 
     worker: int
     first: int
     listeners: tuple[int, ...]
     journal: bool
+    control: tuple[int, ...] = ()
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,15 @@ class Report:
     connections: bool = False
     connid: int | None = None
     detail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Tell about the connection whose program's socket has these ends; answered by `query` with the same `request`."""
+
+    request: int
+    local: Endpoint
+    remote: Endpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,14 +363,15 @@ class _Helper:
             nursery.cancel_scope.cancel()
 
     async def _watch_front(self) -> None:
-        """Kill all that runs under the filter when the front is gone before its time: it could do nothing any more.
-
-        Each process killed leaves us its children, until none is left.
-        """
+        """Kill all that runs under the filter when the front is gone before its time: who killed it means them."""
         await trio.lowlevel.wait_readable(self._front)
         self._front_is_gone = True
-        if self._status is not None:
-            return
+        if self._status is None:
+            self._kill_all()
+
+    @staticmethod
+    def _kill_all() -> NoReturn:
+        """Kill all processes below us, and end. Each one killed leaves us its children, until none is left."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 for child in process.children():

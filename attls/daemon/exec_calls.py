@@ -36,6 +36,7 @@ from typing import Any
 import trio
 
 from attls import errors
+from attls.daemon.exec_control import Board, Petition
 from attls.daemon.exec_law import Law
 from attls.daemon.service import reset
 from attls.errors import AttlsError, Reason
@@ -79,11 +80,14 @@ class _Truth:
 class Held:
     """A call that waits for `sock`, our duplicate of the program's socket; everything is closed by `let_go`."""
 
-    __slots__ = ("deadline", "late", "notification", "sock", "taken")
+    __slots__ = ("deadline", "late", "notification", "petition", "sock", "taken")
 
-    def __init__(self, notification: Notification, sock: socket.socket, *, wait: float, late: int, now: float) -> None:
+    def __init__(
+        self, notification: Notification, sock: socket.socket | None, *, wait: float, late: int, now: float
+    ) -> None:
         self.notification = notification
         self.sock = sock
+        self.petition: Petition | None = None
         self.taken = now
         self.deadline = now + wait if wait else None
         self.late = late  # the errno when the socket's own timeout passes
@@ -104,9 +108,10 @@ class Attempt:
 
     def opened(self, relay: Relay) -> None:
         """Join our end with the program's socket, which becomes writable now."""
-        Doorway.open(self.sock, self.ours)
-        self.standing = True
-        self._calls.finish(self, 0)
+        if not self.standing:
+            Doorway.open(self.sock, self.ours)
+            self.standing = True
+            self._calls.finish(self, 0)
         self._calls.say(relay.record)
 
     def ended(self, relay: Relay) -> None:
@@ -173,6 +178,7 @@ class Calls:
         self._truths: OrderedDict[int, _Truth] = OrderedDict()
         self._arrivals: dict[tuple[Endpoint, Endpoint], tuple[_Truth, Arrival]] = {}
         self._spare: dict[int, list[tuple[socket.socket, _Truth | None]]] = {}
+        self._board = Board(law, ledger, reactor)
         self._wakeup = trio.Event()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most_handshakes = max(16, limit // 4)
@@ -190,12 +196,14 @@ class Calls:
         """Answer calls until cancelled; then every call that is held, or made later, fails."""
         self._reactor.watch_listener(self._notifications, self.take)
         try:
-            while True:
-                await self._wakeup.wait()
-                await trio.sleep(_LOOK_SECONDS)
-                self._look(self.clock())
-                if not self._held:
-                    self._wakeup = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._board.stand_by)
+                while True:
+                    await self._wakeup.wait()
+                    await trio.sleep(_LOOK_SECONDS)
+                    self._look(self.clock())
+                    if not self._held:
+                        self._wakeup = trio.Event()
         finally:
             for held in list(self._held.values()):
                 self._let_go(held)
@@ -237,8 +245,10 @@ class Calls:
         )
         self._notifications.answer(notification.identifier, error=errno.EACCES)
 
-    def _duplicate(self, notification: Notification) -> socket.socket | None:
+    def _duplicate(self, notification: Notification, *, kind: int = 0) -> socket.socket | None:
         """Return our duplicate of the socket a call is about; None (and the call let through) if it is not TCP.
+
+        With `kind` a call about another sort of socket fails with that errno instead.
 
         Letting through rests on the kind of the descriptor alone, not on memory. A Unix socket's connect has to be the
         program's own: path, credentials and all.
@@ -252,7 +262,10 @@ class Calls:
         if sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM and sock.proto in (6, _IPPROTO_MPTCP):
             return sock
         sock.close()
-        self._notifications.let_through(notification.identifier)
+        if kind:
+            self._notifications.answer(notification.identifier, error=kind)
+        else:
+            self._notifications.let_through(notification.identifier)
         return None
 
     # connect
@@ -359,7 +372,7 @@ class Calls:
             return False
         if not settings.application_controlled:
             try:
-                environment = self._law.environment(settings, owner.user)
+                environment = self._law.environment_of(verdict, owner.user)
             except AttlsError as error:
                 self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
                 self._notifications.answer(identifier, error=errno.ECONNRESET)
@@ -384,7 +397,15 @@ class Calls:
             self._hold(notification, sock, socket.SO_SNDTIMEO, errno.EINPROGRESS)
         else:
             self._notifications.answer(identifier, error=errno.EINPROGRESS)
-        self._reactor.carry(ours, record, dial=lambda: network, environment=environment, gate=attempt)
+        self._board.admitted(record)
+        self._reactor.carry(
+            ours,
+            record,
+            dial=lambda: network,
+            environment=environment,
+            controlled=settings.application_controlled,
+            gate=attempt,
+        )
         return True
 
     def finish(self, attempt: Attempt, number: int) -> None:
@@ -406,7 +427,7 @@ class Calls:
 
     @staticmethod
     def _is_of(held: Held, attempt: Attempt) -> bool:
-        return held.late != errno.EAGAIN and doorway.cookie(held.sock) == attempt.cookie
+        return held.sock is not None and held.late != errno.EAGAIN and doorway.cookie(held.sock) == attempt.cookie
 
     # accept
 
@@ -438,6 +459,7 @@ class Calls:
             self._drop(held)
             return
         try:
+            assert held.sock is not None
             done = self._accept_now(held.notification, held.sock, wanted)
         except OSError as error:
             self._let_go(held, error=error.errno or errno.EIO)
@@ -518,7 +540,7 @@ class Calls:
             return
         if not settings.application_controlled:
             try:
-                environment = self._law.environment(settings, owner.user)
+                environment = self._law.environment_of(verdict, owner.user)
             except AttlsError as error:
                 reset(accepted)
                 self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
@@ -531,6 +553,7 @@ class Calls:
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         record = self._ledger.open(flow, owner, verdict, generation=0)
         arrival = Arrival(self)
+        self._board.admitted(record)
         place = _reachable(Endpoint.of(listener.getsockname()), flow.local)
         truth = _Truth(flow.local, flow.remote, record, _interface(accepted.getpeername()))
         self._reactor.carry(
@@ -538,6 +561,7 @@ class Calls:
             record,
             dial=partial(self._knock, place, _interface(listener.getsockname()), truth, arrival),
             environment=environment,
+            controlled=settings.application_controlled,
             gate=arrival,
         )
 
@@ -617,7 +641,26 @@ class Calls:
     # ioctl
 
     def _control(self, notification: Notification) -> None:
-        raise OSError(errno.ENOTTY, "not a socket under AT-TLS")
+        """Have the control channel's own code answer; the call is held until it does."""
+        sock = self._duplicate(notification, kind=errno.EPROTOTYPE)
+        if sock is None:
+            return
+        truth = self._truths.get(doorway.cookie(sock))
+        petition = Petition(self, notification, sock, self.programs)
+        if not self._notifications.is_valid(notification.identifier):
+            petition.let_socket_go()
+            return
+        held = Held(notification, None, wait=0, late=0, now=self.clock())
+        held.petition = petition
+        self._held[notification.identifier] = held
+        self._wakeup.set()
+        self._board.answer(petition, truth.record if truth is not None else None)
+
+    def settle(self, petition: Petition, number: int) -> None:
+        """Answer a held ioctl; its structure has been filled in."""
+        held = self._held.get(petition.notification.identifier)
+        if held is not None:
+            self._let_go(held, error=number)
 
     # Calls that wait
 
@@ -632,7 +675,9 @@ class Calls:
         """Forget a held call that has been answered or is gone; close the duplicate unless an attempt needs it."""
         if self._held.pop(held.notification.identifier, None) is None:
             return
-        if any(attempt.sock is held.sock for attempt in self._attempts.values()):
+        if held.petition is not None:
+            held.petition.abandoned()
+        if held.sock is None or any(attempt.sock is held.sock for attempt in self._attempts.values()):
             return
         if held.sock.fileno() >= 0:
             # Not `forget`: the program's socket lives on when ours is closed, and so would the epoll registration.
@@ -652,7 +697,8 @@ class Calls:
             elif held.deadline is not None and held.deadline <= now:
                 self._let_go(held, error=held.late)
             elif has_signal(held.notification.thread):
-                self._let_go(held, error=ERESTARTSYS)
+                # A request to start TLS must not be made twice: that one is interrupted, as on z/OS.
+                self._let_go(held, error=ERESTARTSYS if held.petition is None else errno.EINTR)
 
     # The log
 

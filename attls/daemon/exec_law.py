@@ -31,14 +31,18 @@ class Law:
     def __init__(self, path: Path, keyrings: Path, *, defaults: Defaults) -> None:
         self.policy: PolicySet = policy.load(path, defaults)
         self._store = Store(keyrings)
-        self._environments: dict[tuple[TlsSettings, str | None], Environment] = {}
+        # All environments but those over the ring of a connection's own user, which are in `_own`.
+        self.environments: dict[TlsSettings, Environment] = {}
+        self._own: dict[tuple[TlsSettings, str | None], Environment] = {}
+        self._of_rule: dict[str, Environment] = {}  # the same by name, for hashing whole settings takes its time
         self.problems: list[str] = []
         in_use = settings_in_use(self.policy.rules)
         for settings, rules in in_use.items():
             if belongs_to_connection_user(settings.keyring):
                 continue
             try:
-                self.environment(settings, None)
+                environment = self.environment(settings, None)
+                self._of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
                 self.problems.append(f"rule {rules[0]}: {error}")
         if self.problems and len(self.problems) == len(in_use):
@@ -69,25 +73,35 @@ class Law:
         """Return what policy says of a connection now."""
         return self.policy.match(flow, owner, datetime.now())
 
+    def environment_of(self, verdict: Verdict, user: str | None) -> Environment:
+        """Return the TLS environment that `verdict` asks for; `user` owns the connection. Raises as `environment`."""
+        assert verdict.settings is not None
+        known = self._of_rule.get(verdict.rule or "")
+        return known if known is not None else self.environment(verdict.settings, user)
+
     def environment(self, settings: TlsSettings, user: str | None) -> Environment:
         """Return the TLS environment for `settings`; `user` owns the connection. Raises KeyringError or TlsError."""
         own = belongs_to_connection_user(settings.keyring)
         if own and user is None:
             raise KeyringError(f"Keyring {settings.keyring} means the ring of the program's user, who is not known")
-        key = (settings, user if own else None)
-        known = self._environments.get(key)
-        if known is None:
-            try:
-                ring = self._store.ring(
-                    settings.keyring,
-                    user if own else None,
-                    password=settings.keyring_password,
-                    stash_file=settings.keyring_stash_file,
-                )
-            except OSError as error:
-                raise KeyringError(f"cannot read the ring {settings.keyring}: {error}") from error
-            known = self._environments[key] = Environment(settings, ring)
-        return known
+        known = self._own.get((settings, user)) if own else self.environments.get(settings)
+        if known is not None:
+            return known
+        try:
+            ring = self._store.ring(
+                settings.keyring,
+                user if own else None,
+                password=settings.keyring_password,
+                stash_file=settings.keyring_stash_file,
+            )
+        except OSError as error:
+            raise KeyringError(f"cannot read the ring {settings.keyring}: {error}") from error
+        environment = Environment(settings, ring)
+        if own:
+            self._own[settings, user] = environment
+        else:
+            self.environments[settings] = environment
+        return environment
 
 
 def could_match(conditions: Conditions, flow: Flow) -> bool:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -32,6 +32,9 @@ from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet
 from attls.relay import Reactor
 from attls.tls import Environment
+
+if TYPE_CHECKING:
+    from attls.daemon.switchboard import Switchboard
 
 ACCEPT_BATCH = 64
 BACK_OFF_SECONDS = 0.1
@@ -137,6 +140,8 @@ class Service:
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
         self._policies: dict[int, PolicySet] = {}
+        # Answers the programs of our connections; told of each one. None where there is no control channel.
+        self.switchboard: Switchboard | None = None
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
         self._accepting = False
@@ -283,10 +288,12 @@ class Service:
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
         record = self.ledger.open(flow, owner, verdict, generation=law.generation.number)
+        if self.switchboard is not None:
+            self.switchboard.admitted(record, law)
         settings = verdict.settings
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
-            self._carry(listener, accepted, record, environment=None)
+            self._carry(listener, accepted, record, environment=None, controlled=settings is not None)
         elif verdict.rule in law.of_rule:
             self._carry(listener, accepted, record, environment=law.of_rule[verdict.rule])
         else:
@@ -300,10 +307,22 @@ class Service:
         return self._owners.of_listener(flow, complete=complete)
 
     def _carry(
-        self, listener: Listener, accepted: socket.socket, record: Record, *, environment: Environment | None
+        self,
+        listener: Listener,
+        accepted: socket.socket,
+        record: Record,
+        *,
+        environment: Environment | None,
+        controlled: bool = False,
     ) -> None:
+        def dial() -> socket.socket:
+            sock = listener.dial(record.flow)
+            if self.switchboard is not None:
+                self.switchboard.dialed(record, sock)
+            return sock
+
         try:
-            self.reactor.carry(accepted, record, dial=lambda: listener.dial(record.flow), environment=environment)
+            self.reactor.carry(accepted, record, dial=dial, environment=environment, controlled=controlled)
         except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while handing over connection %08X", record.connid)
             reset(accepted)
@@ -316,7 +335,7 @@ class Service:
         environment = None
         reason, detail = errors.STOPPED, ""
         try:
-            environment = await self._environment_of_user(law, settings, record.owner.user)
+            environment = await self.environment_of_user(law, settings, record.owner.user)
         except (KeyringError, TlsError) as error:
             reason, detail = errors.ENVIRONMENT, str(error)
         except Exception:  # noqa: BLE001 - as in _take
@@ -330,8 +349,11 @@ class Service:
         if environment is not None:
             self._carry(listener, accepted, record, environment=environment)
 
-    async def _environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
-        """Return the environment over the ring of `user`, asking for the ring once, however many are waiting."""
+    async def environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
+        """Return the environment over the ring of `user`, asking for the ring once, however many are waiting.
+
+        Raises KeyringError or TlsError.
+        """
         if user is None:
             raise KeyringError(
                 f"Keyring {settings.keyring} means the ring of the program's user, who is not known", 202
@@ -383,6 +405,12 @@ class Service:
     ) -> None:
         reset(accepted)
         self.ledger.refuse(flow, reason, detail, owner=owner, rule=verdict.rule if verdict is not None else None)
+
+    def accept_waiting(self) -> None:
+        """Take the connections that are there but not accepted yet: a program may ask about one at once."""
+        if self._accepting:
+            for listener in self._listeners:
+                self._accept(listener)
 
     def stop_accepting(self) -> None:
         """Take what is in the backlog (it came while we were still in charge), then accept nothing more."""

@@ -38,6 +38,7 @@ from attls.daemon.channel import (
     Configure,
     Drain,
     Prepare,
+    Query,
     Report,
     RingReply,
     RollBack,
@@ -45,10 +46,12 @@ from attls.daemon.channel import (
     supervisor_end,
 )
 from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
+from attls.daemon.mailroom import Mailroom
 from attls.daemon.rundir import HeldRunDirectory
 from attls.daemon.street import HostStreet
 from attls.errors import AttlsError, DaemonError, KeyringError, PolicyError
 from attls.keyring import Store
+from attls.model import Endpoint, canonical_address
 from attls.observe import display
 from attls.observe.messages import configure_log
 from attls.observe.metrics import Counts, prometheus, total
@@ -126,6 +129,13 @@ class WorkerHandle:
         self.counts = Counts.from_json(report["counts"])
         return report
 
+    async def query(self, local: Endpoint, remote: Endpoint) -> Mapping[str, Any] | None:
+        """Return what the program of one connection would learn of it, None where it is not this worker's."""
+        self._requests += 1
+        answer = await self.ask(Query(self._requests, local, remote), ("query", self._requests))
+        found = answer["connection"]
+        return found if isinstance(found, dict) else None
+
     def answered(self, key: tuple[str, int], message: Mapping[str, Any]) -> None:
         """Hand an answer to whoever waits for it."""
         awaited = self._awaited.get(key)
@@ -160,6 +170,7 @@ class Supervisor:
         self._generation: Generation | None = None
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
+        self._mailroom: Mailroom | None = None
         self._incarnations: dict[int, int] = {}
         self._restarts = 0
         self._retired = Counts()
@@ -207,6 +218,9 @@ class Supervisor:
         assert generation is not None
         await trio.to_thread.run_sync(self._street.check, generation)
         self._listeners = self._street.open(options.workers)
+        self._mailroom = Mailroom(
+            directory.control, options.workers, mode=options.control_mode, group=options.control_group
+        )
         await self._start_workers(nursery)
         operators = admin.listen(directory)
         with operators:
@@ -331,6 +345,8 @@ class Supervisor:
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             descriptors = [each for each in self._listeners[number] if each >= 0]
+            if self._mailroom is not None:
+                descriptors += self._mailroom.numbers(number)
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
             child = subprocess.Popen(
@@ -349,7 +365,12 @@ class Supervisor:
         self._incarnations[number] = incarnation + 1
         # A successor starts its connection numbers elsewhere, so that the log does not name two connections alike.
         return Configure(
-            number, first=(incarnation << 18 & 0xFFFFFF) + 1, listeners=self._listeners[number], journal=self._journal
+            number,
+            first=(incarnation << 18 & 0xFFFFFF) + 1,
+            listeners=self._listeners[number],
+            journal=self._journal,
+            control=self._mailroom.numbers(number) if self._mailroom is not None else (),
+            workers=self._options.workers,
         )
 
     async def _install(self, worker: WorkerHandle) -> list[str]:
@@ -371,7 +392,7 @@ class Supervisor:
                     nursery.start_soon(self._answer_ring, worker, message)
                 elif kind in ("prepared", "committed"):
                     worker.answered((kind, message["number"]), message)
-                elif kind == "report":
+                elif kind in ("report", "query"):
                     worker.answered((kind, message["request"]), message)
                 else:
                     worker.answered((kind, 0), message)
@@ -527,6 +548,8 @@ class Supervisor:
     def _leave_street(self) -> None:
         """Close what is ours; steering is undone only where we put it and the operator wants it undone."""
         self._street.close()
+        if self._mailroom is not None:
+            self._mailroom.close()
         # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
         if self._options.on_exit is OnExit.BLOCK or not (self._steered and self._stop.is_set()):
             return
@@ -546,12 +569,27 @@ class Supervisor:
         if command == "stop":
             self._stop.set()
             return {"ok": True, "drain_seconds": self._options.drain_seconds + KILL_SECONDS}
+        if command == "query":
+            return await self._query(_endpoint(request.get("local")), _endpoint(request.get("remote")))
         if command == "netstat":
             connid = request.get("connid")
             if connid is not None and not isinstance(connid, int):
                 raise ValueError("connid is no number")
             return await self._netstat(connid, detail=bool(request.get("detail")), group=bool(request.get("group")))
         raise ValueError(f"unknown command {command!r}")
+
+    async def _query(self, local: Endpoint, remote: Endpoint) -> dict[str, Any]:
+        found: list[Mapping[str, Any]] = []
+
+        async def query(worker: WorkerHandle) -> None:
+            with contextlib.suppress(WorkerGoneError):
+                answer = await worker.query(local, remote)
+                if answer is not None:
+                    found.append(answer)
+
+        with trio.move_on_after(REPORT_SECONDS):
+            await _all(query, list(self._workers.values()))
+        return {"ok": True, "connection": found[0] if found else None}
 
     async def _reports(self, **wishes: Any) -> list[Mapping[str, Any]]:
         reports: dict[int, Mapping[str, Any]] = {}
@@ -615,6 +653,12 @@ class Supervisor:
         else:
             reply["connections"] = snapshots
         return reply
+
+
+def _endpoint(text: object) -> Endpoint:
+    """Read `192.0.2.1:21` or `[2001:db8::1]:21`; raises ValueError."""
+    address, _, port = str(text).rpartition(":")
+    return Endpoint(canonical_address(address.removeprefix("[").removesuffix("]")), int(port))
 
 
 async def _all(work: Callable[[WorkerHandle], Awaitable[None]], workers: Sequence[WorkerHandle]) -> None:

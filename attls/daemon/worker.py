@@ -10,13 +10,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 import trio
 
+from attls.control.server import Desk
 from attls.daemon.channel import (
     Channel,
     ChannelClosedError,
@@ -24,6 +27,7 @@ from attls.daemon.channel import (
     Configure,
     Drain,
     Prepare,
+    Query,
     Report,
     RingReply,
     RollBack,
@@ -33,6 +37,7 @@ from attls.daemon.channel import (
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.service import Service
 from attls.daemon.street import adopt
+from attls.daemon.switchboard import Switchboard
 from attls.errors import KeyringError
 from attls.intercept import Owners
 from attls.keyring import Keyring
@@ -50,12 +55,28 @@ class Worker:
         self._channel = channel
         self._requests = 0
         self._rings: dict[int, tuple[trio.Event, list[RingReply]]] = {}
+        owners = Owners()
         self.service = Service(
             Ledger(order.worker, first=order.first),
             Reactor(),
-            Owners(),
+            owners,
             listeners=adopt(order.listeners),
             ask_ring=self._ask_ring,
+        )
+        self.switchboard = Switchboard(self.service, owners)
+
+    def desk(self, order: Configure) -> Desk:
+        """Return our place at the control socket."""
+        listener, inbox, neighbour = (socket.socket(fileno=number) for number in order.control)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return Desk(
+            self.switchboard.handle,
+            listener=listener,
+            inbox=inbox,
+            neighbour=neighbour,
+            count=order.workers,
+            clock=time.monotonic,
+            most_clients=max(16, min(limit // 16, 8192)),
         )
 
     async def obey(self, stop: trio.CancelScope) -> None:
@@ -79,6 +100,9 @@ class Worker:
                     self._ring_came(order)
                 elif isinstance(order, Report):
                     nursery.start_soon(self._report, order)
+                elif isinstance(order, Query):
+                    found = self.switchboard.query(order.local, order.remote)
+                    await self._say(kind="query", request=order.request, connection=found)
                 elif isinstance(order, Drain):
                     nursery.start_soon(self._drain, order.seconds, stop)
 
@@ -127,6 +151,7 @@ async def serve(ours: socket.socket) -> None:
         worker = Worker(channel, order)
         async with trio.open_nursery() as nursery:
             await nursery.start(worker.service.run)
+            await nursery.start(worker.switchboard.run, worker.desk(order))
             await channel.send({"kind": "ready", "pid": os.getpid()})
             nursery.start_soon(worker.obey, nursery.cancel_scope)
     except* ChannelClosedError:

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from attls.intercept.netlink import SocketDiagnosis, SocketFacts
-from attls.model import UNKNOWN_OWNER, Flow, JobSource, Owner
+from attls.model import UNKNOWN_OWNER, Endpoint, Flow, JobSource, Owner
 
 CGROUP_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 USER_NAME_SECONDS = 60.0
@@ -227,6 +227,11 @@ class Owners:
             self._listeners.clear()
         self._listeners[facts.cookie] = (now, known)
         return known
+
+    def cookie(self, local: Endpoint, remote: Endpoint) -> int | None:
+        """Return the kernel's number for the socket with these ends, None where there is none; raises OSError."""
+        facts = self._kernel.connection(local, remote)
+        return None if facts is None else facts.cookie
 
     def complete(self, owner: Owner) -> Owner:
         """Return `owner` with pid, start time and job filled in as far as they can be told."""

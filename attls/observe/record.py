@@ -113,6 +113,8 @@ class Record:
         before, self._status = self._status, status
         if self.reason is None:
             self._ledger._moved(self, before, status)
+            if self._ledger.on_change is not None:
+                self._ledger.on_change(self)
 
     @property
     def stale(self) -> bool:
@@ -129,6 +131,8 @@ class Record:
         self.reason = reason
         self.detail = detail
         self._ledger._closed(self)
+        if self._ledger.on_change is not None:
+            self._ledger.on_change(self)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what displays show, as plain JSON values."""
@@ -173,7 +177,8 @@ class Ledger:
 
     `worker` (0 to 255) goes into the high bits of every connid, `first` is where its sequence starts. `generation` is
     the policy generation in force; `identifiers` gives group and environment actions (by name) the numbers that
-    messages show; whoever swaps the policy sets both. `clock` returns seconds since the epoch.
+    messages show; whoever swaps the policy sets both. `on_change` is called when the status of a connection changes and
+    when it is closed. `clock` returns seconds since the epoch.
     """
 
     def __init__(self, worker: int = 0, *, first: int = 1, clock: Callable[[], float] = time.time) -> None:
@@ -183,6 +188,7 @@ class Ledger:
         self.environment_identifiers: Mapping[str, int] = {}
         self.records: dict[int, Record] = {}
         self.counts = Counts()
+        self.on_change: Callable[[Record], None] | None = None
         self.handshakes = 0
         self.handshakes_by_source: Counter[str] = Counter()
         self._sequence = first - 1

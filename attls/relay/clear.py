@@ -125,7 +125,7 @@ class ClearRelay(Relay):
             if way.ended or not way.ready:
                 break
             if way.pipe is None:
-                way.pipe = _lend()
+                way.pipe = lend()
             try:
                 way.held = os.splice(source.fileno(), way.pipe[1], _CHUNK, flags=_FLAGS)
             except BlockingIOError:
@@ -175,5 +175,6 @@ class ClearRelay(Relay):
             _pool.append(pipe)
 
 
-def _lend() -> tuple[int, int]:
+def lend() -> tuple[int, int]:
+    """Return an empty pipe, non-blocking; whoever takes it gives it back or closes it."""
     return _pool.pop() if _pool else os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

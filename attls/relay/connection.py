@@ -43,7 +43,10 @@ class Gate(Protocol):
     """
 
     def opened(self, relay: Relay) -> None:
-        """Learn that dialling and handshake are done; an OSError ends the connection."""
+        """Learn that dialling and handshake are done; an OSError ends the connection.
+
+        A controlled connection stands once in clear, and again each time its program has started TLS.
+        """
 
     def ended(self, relay: Relay) -> None:
         """Learn that all is over; `relay.error` is the errno of a dial that failed, the record tells the reason."""
@@ -170,6 +173,7 @@ class Relay:
         self.over = True
         self.reactor.disarm(self)
         self.reactor.connections.pop(self.record.connid, None)
+        self.reactor.controls.pop(self.record.connid, None)
         for sock in (self.app, self.net, self.dialing):
             if sock is not None:
                 self.reactor.forget(sock.fileno())

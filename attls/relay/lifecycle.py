@@ -8,6 +8,7 @@ are reset and the record is closed with the reason.
     outbound:  NEW → DIALING → HANDSHAKE → OPEN → APP_DONE or NET_DONE → CLOSED
     inbound:   NEW → HANDSHAKE → DIALING → OPEN …   (the program hears of nobody who has not proven himself)
     in clear:  NEW → DIALING → OPEN …
+    on demand: NEW → HANDSHAKE → OPEN …   (the program has asked for TLS on a connection that is open already)
 """
 
 from __future__ import annotations
@@ -80,11 +81,17 @@ CLEAR: Moves = {
     **_CLOSING,
 }
 
+CONTROLLED: Moves = {
+    (State.NEW, Event.STARTED): (State.HANDSHAKE, Command.SHAKE_HANDS),
+    (State.HANDSHAKE, Event.SECURED): (State.OPEN, Command.RELAY),
+    **_CLOSING,
+}
+
 
 class Lifecycle:
     """One connection's place in its table; `advance` is the only way to move.
 
-    `moves` is one of OUTBOUND, INBOUND and CLEAR.
+    `moves` is one of OUTBOUND, INBOUND, CLEAR and CONTROLLED.
     """
 
     __slots__ = ("moves", "state")

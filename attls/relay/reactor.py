@@ -35,6 +35,7 @@ from attls.model import Direction
 from attls.observe import Record
 from attls.relay.clear import ClearRelay
 from attls.relay.connection import Gate, Relay
+from attls.relay.controlled import Controlled
 from attls.relay.secure import SecureRelay
 from attls.tls import Environment
 
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
+_SMALL_BATCH = 32  # the same, where urgent requests want a look in between
 _TURN = 0.002  # seconds of work before other trio tasks get their turn
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
@@ -63,12 +65,15 @@ class Reactor:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.connections: dict[int, Relay] = {}
+        self.controls: dict[int, Controlled] = {}
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.hungry: list[Callable[[], None]] = []
         self._epoll = select.epoll()
         self._deadlines: dict[float, dict[Relay, float]] = {}
         self._has_deadlines = trio.Event()
         self._others_wait = False
+        self._urgent: Callable[[], None] | None = None
+        self._batch = _BATCH
 
     def carry(
         self,
@@ -77,16 +82,21 @@ class Reactor:
         *,
         dial: Callable[[], socket.socket],
         environment: Environment | None,
+        controlled: bool = False,
         gate: Gate | None = None,
     ) -> Relay:
         """Take over a connection until it ends; closes `accepted` and closes `record`, exactly once, whatever happens.
 
         `record.flow` says which end `accepted` is: the program's (outbound) or the network's (inbound). `dial` starts
         the connection to the other end and returns its socket, or raises OSError. Without `environment` bytes are
-        relayed in clear. `gate` is told when the connection stands and when it is over.
+        relayed in clear; a `controlled` connection's program may ask for TLS later (`controls` finds it then).
+        `gate` is told when the connection stands and when it is over.
         """
-        if environment is None:
-            relay: Relay = ClearRelay(self, record, dial)
+        if controlled:
+            control = self.controls[record.connid] = Controlled(self, record, dial)
+            relay: Relay = control.phase
+        elif environment is None:
+            relay = ClearRelay(self, record, dial)
         else:
             relay = SecureRelay(self, record, dial, environment)
         relay.gate = gate
@@ -104,6 +114,24 @@ class Reactor:
         self.handlers[descriptor] = handler
         self._epoll.register(descriptor, EVENTS)
 
+    def watch_urgent(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Call `handler()` when `descriptor` (an epoll set) is readable, and between any two batches of events.
+
+        For small requests that must not queue behind all the traffic. The handler looks by itself whether there is
+        anything to do.
+        """
+        self._urgent = handler
+        self._batch = _SMALL_BATCH
+        self.handlers[descriptor] = _no_handler  # what there is to do is done behind every batch
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch_urgent(self, descriptor: int) -> None:
+        """Call the handler of `watch_urgent` no more."""
+        self._urgent = None
+        self._batch = _BATCH
+        if not self._epoll.closed:
+            self.unwatch(descriptor)
+
     def watch_listener(self, listener: Descriptor, handler: Callable[[int], None]) -> None:
         """Call `handler(mask)` as long as there is something to take from `listener` (level-triggered)."""
         self.handlers[listener.fileno()] = handler
@@ -115,6 +143,10 @@ class Reactor:
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def _give_way(self, _mask: int) -> None:
+        self.give_way()
+
+    def give_way(self) -> None:
+        """Let other trio tasks have their turn as soon as what is being handled now is done."""
         self._others_wait = True
 
     def unwatch(self, descriptor: int) -> None:
@@ -171,7 +203,7 @@ class Reactor:
         patience = 0.0
         self._others_wait = False
         while True:
-            events = poll(patience, _BATCH)
+            events = poll(patience, self._batch)
             if not events and not self.hungry:
                 if patience:
                     return
@@ -185,6 +217,11 @@ class Reactor:
                         handler(mask)
                     except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
                         self._internal_error(handler)
+            if self._urgent is not None:
+                try:
+                    self._urgent()
+                except Exception:  # noqa: BLE001 - as above
+                    self._internal_error(self._urgent)
             if self.hungry:
                 self._feed_hungry()
             if self._others_wait or self.clock() > end:
@@ -231,3 +268,7 @@ class Reactor:
                     break
                 self.disarm(relay)
                 self.guard(relay, relay.expired)
+
+
+def _no_handler(_mask: int) -> None:
+    return

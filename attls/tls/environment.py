@@ -65,6 +65,7 @@ class Environment:
         self.settings = settings
         self.keyring = keyring
         self.is_server = settings.role is not HandshakeRole.CLIENT
+        self._forgotten = 0
         self._sessions: OrderedDict[tuple[str, int], tuple[SSL.Session, float]] = OrderedDict()
         try:
             self._context = self._build()
@@ -109,6 +110,18 @@ class Environment:
         while len(self._sessions) > settings.session_cache_size:
             self._sessions.popitem(last=False)
 
+    def forget(self, destination: tuple[str, int]) -> None:
+        """Resume none of the sessions made so far: a client's with `destination`, any client's of a server.
+
+        A server's sessions and tickets are OpenSSL's, which gives no hold on a single one. So the server's context gets
+        a new name, and what was issued under the old one falls back to a full handshake.
+        """
+        if not self.is_server:
+            self._sessions.pop(destination, None)
+            return
+        self._forgotten += 1
+        self._name_sessions(self._context)
+
     def explain(self, engine: SSL.Connection, error: SSL.Error) -> tuple[Reason, str]:
         """Return the reason and detail of a failed handshake or record of `engine`."""
         failure = engine.get_app_data()
@@ -127,7 +140,11 @@ class Environment:
         settings = self.settings
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        if not settings.application_controlled:
+            # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation. A
+            # client still cannot ask for one: OpenSSL 3 refuses that by itself.
+            context.set_options(SSL.OP_NO_RENEGOTIATION)
         self._set_protocols_and_ciphers(context)
         self._set_identity(context)
         self._set_trust(context)
@@ -250,9 +267,16 @@ class Environment:
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if caching and self.is_server else SSL.SESS_CACHE_OFF)
         context.set_timeout(max(settings.session_timeout, 1))
         if self.is_server:
-            # Binds every session and ticket to exactly these settings and this trust: what was resumed under other
-            # checks (another rule, another set of CAs) is refused and falls back to a full handshake.
-            trust = hashlib.sha256(b"".join(sorted(self.keyring.trust_anchors()))).hexdigest()
-            context.set_session_id(hashlib.sha256(f"{settings!r}\0{self.keyring.name}\0{trust}".encode()).digest())
+            self._name_sessions(context)
         if not caching or not (settings.server_tickets if self.is_server else settings.client_tickets):
             context.set_options(SSL.OP_NO_TICKET)
+
+    def _name_sessions(self, context: SSL.Context) -> None:
+        """Bind every session and ticket to exactly these settings and this trust.
+
+        What was resumed under other checks (another rule, another set of CAs) is refused and falls back to a full
+        handshake.
+        """
+        trust = hashlib.sha256(b"".join(sorted(self.keyring.trust_anchors()))).hexdigest()
+        name = f"{self.settings!r}\0{self.keyring.name}\0{trust}\0{self._forgotten}"
+        context.set_session_id(hashlib.sha256(name.encode()).digest())
