@@ -377,15 +377,16 @@ class Calls:
                 self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
                 self._notifications.answer(identifier, error=errno.ECONNRESET)
                 return False
+        name = sock.getsockname()
         number, ours = self._doorway.hold(sock, flow.remote)
         if ours is None:
             self._notifications.answer(identifier, error=number)
             return False
-        number, network = doorway.dial(sock, raw)
+        number, network = doorway.dial(sock, raw, name=name)
         if network is None:
             ours.close()
             doorway.take_back(sock)
-            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, OSError(number, "").strerror or "")
+            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, os.strerror(number))
             self._notifications.answer(identifier, error=number)
             return False
         local = Endpoint.of(network.getsockname())
@@ -574,7 +575,7 @@ class Calls:
             ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number = connect(ours, seccomp.address(place, version, interface=interface))
             if number not in (0, errno.EINPROGRESS):
-                raise OSError(number, OSError(number, "").strerror)
+                raise OSError(number, os.strerror(number))
             self._expire_arrivals()
             arrival.key = (Endpoint.of(ours.getsockname()), place)
             self._arrivals[arrival.key] = (truth, arrival)

@@ -1,11 +1,12 @@
 """How a program's own socket comes to be connected to us, at a moment we choose, without being replaced.
 
 The program may have registered its socket with epoll, set options, duplicated it: it must stay the same socket. So it
-is connected, but to us. First to a listener that drops whatever comes (a socket filter that accepts no byte), which
-leaves it in SYN_SENT: to the program a connect in progress, for as long as TLS takes. Then we bind a socket of our own
-to the very address of that listener and connect *it* to the program's socket. Two ends that connect to each other are a
-connection (simultaneous open, RFC 9293 section 3.5); over loopback it stands before our call returns, and that is when
-the program's socket becomes writable.
+is connected, but to us. First to a listener whose queue is full, for then the kernel drops what comes and says nothing;
+that leaves it in SYN_SENT: to the program a connect in progress, for as long as TLS takes. Then we bind a socket of our
+own to the very address of that listener and connect *it* to the program's socket. Two ends that connect to each other
+are a connection (simultaneous open, RFC 9293 section 3.5); over loopback it stands before our call returns, and that is
+when the program's socket becomes writable. (A socket filter would drop packets as well, but since Linux 6.17 an
+ordinary user may not put one on a TCP socket.)
 
 Nobody else can be the other end: the address is taken, and shared (SO_REUSEPORT) only among sockets of one user.
 """
@@ -13,18 +14,16 @@ Nobody else can be the other end: the address is taken, and shared (SO_REUSEPORT
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import socket
 import struct
+from typing import Any
 
 from attls.intercept import seccomp
 from attls.intercept.unprivileged import NonBlocking, connect
 from attls.model import Endpoint, canonical_address
 
-_SO_ATTACH_FILTER = 26
-_ACCEPT_NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)  # classic BPF: return 0
 _SO_COOKIE = 57
 _SO_NETNS_COOKIE = 71
 _TCP_FASTOPEN_CONNECT = 30
@@ -53,11 +52,13 @@ class Doorway:
 
     def __init__(self) -> None:
         self._listeners: dict[int, socket.socket] = {}
+        self._fillers: list[socket.socket] = []
 
     def close(self) -> None:
         """Close the listeners: what waits at them is refused."""
-        for listener in self._listeners.values():
-            listener.close()
+        for sock in (*self._listeners.values(), *self._fillers):
+            sock.close()
+        self._fillers.clear()
         self._listeners.clear()
 
     def hold(self, sock: socket.socket, destination: Endpoint) -> tuple[int, socket.socket | None]:
@@ -99,10 +100,9 @@ class Doorway:
             known = socket.socket(family, socket.SOCK_STREAM)
             try:
                 known.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                code = ctypes.create_string_buffer(_ACCEPT_NOTHING)
-                known.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(code)))
                 known.bind((_HOSTS[socket.AddressFamily(family)], 0))
-                known.listen(1)
+                known.listen(0)  # has room for one: this one, which nobody will ever accept
+                self._fillers.append(socket.create_connection(known.getsockname()[:2]))
             except OSError:
                 known.close()
                 raise
@@ -153,19 +153,18 @@ def _is_mapped(sock: socket.socket) -> bool:
     return canonical_address(str(sock.getsockname()[0])).version == 4
 
 
-def dial(sock: socket.socket, destination: bytes) -> tuple[int, socket.socket | None]:
+def dial(sock: socket.socket, destination: bytes, *, name: tuple[Any, ...]) -> tuple[int, socket.socket | None]:
     """Start the connection that the program asked for on a socket of ours, as much like the program's as can be.
 
-    `destination` is the sockaddr the program gave. Returns 0 and the connecting socket, for the caller to close; or
+    `destination` is the sockaddr the program gave, `name` what its socket was bound to before `hold`. Returns 0 and the connecting socket, for the caller to close; or
     the errno that the program's own connect would have had at once, and None.
     """
     ours = socket.socket(sock.family, socket.SOCK_STREAM)
     try:
         ours.setblocking(False)
         copy_traits(sock, ours)
-        name = sock.getsockname()
         if name[1] or not canonical_address(str(name[0])).is_unspecified:
-            _bind_beside(sock, ours)
+            _bind_beside(sock, ours, name)
         number = connect(ours, destination)
     except OSError as error:
         number = error.errno or errno.EIO
@@ -189,14 +188,14 @@ def copy_traits(sock: socket.socket, ours: socket.socket) -> None:
     ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _bind_beside(sock: socket.socket, ours: socket.socket) -> None:
+def _bind_beside(sock: socket.socket, ours: socket.socket, name: tuple[Any, ...]) -> None:
     """Bind to the name that the program's socket has; both may have it, since they connect to different places."""
     shared = sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if not shared:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        ours.bind(sock.getsockname())
+        ours.bind(name)
     finally:
         if not shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)

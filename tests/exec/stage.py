@@ -108,6 +108,7 @@ class Stage:
     """A directory with `rings`, `ca.pem`, and keys for peers; readable for everybody, as the programs may be nobody."""
 
     directory: Path
+    python: tuple[str, ...] = (sys.executable,)
 
     @property
     def rings(self) -> Path:
@@ -131,7 +132,7 @@ class Stage:
 
     def command(self, policy: Path, *program: str | Path, options: Sequence[str] = ()) -> list[str]:
         """Return the command line that starts `program` under `policy`."""
-        words = [sys.executable, "-m", "attls", "exec", "--policy", policy, "--keyrings", self.rings]
+        words = [*self.python, "-m", "attls", "exec", "--policy", policy, "--keyrings", self.rings]
         return [str(word) for word in (*words, *options, "--", *program)]
 
     def run(self, policy: Path, *program: str | Path, options: Sequence[str] = (), **more: object) -> Done:
@@ -180,6 +181,17 @@ class Done:
 def environment() -> dict[str, str]:
     """Return an environment in which `python -m attls` is this tree."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def ordinary_user() -> tuple[str, ...]:
+    """Return the words that run Python as nobody with this tree, empty where nobody can: files are not readable."""
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
+    for python in (sys.executable, "/usr/bin/python3"):
+        words = ("runuser", "-u", "nobody", "--", "env", f"PYTHONPATH={ROOT}{os.pathsep}{packages}", python)
+        with contextlib.suppress(OSError):
+            if not subprocess.run([*words, "-c", "import attls.daemon.exec"], capture_output=True, check=False).returncode:
+                return words
+    return ()
 
 
 def build(directory: Path) -> Stage:
