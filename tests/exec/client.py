@@ -252,8 +252,7 @@ def hold(port: int) -> dict[str, Any]:
 
 
 CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
-    each.__name__: each
-    for each in (blocking, nonblocking, failing, families, sharing, threads, signals, others, hold)
+    each.__name__: each for each in (blocking, nonblocking, failing, families, sharing, threads, signals, others, hold)
 }
 
 if __name__ == "__main__":

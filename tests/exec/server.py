@@ -94,7 +94,8 @@ def reuse(port: int) -> None:
 
 
 KINDS: dict[str, Callable[[int], None]] = {
-    each.__name__: each for each in (blocking, dual, edge, workers, reuse)  # type: ignore[dict-item]
+    each.__name__: each
+    for each in (blocking, dual, edge, workers, reuse)  # type: ignore[dict-item]
 }
 
 if __name__ == "__main__":

@@ -189,7 +189,9 @@ def ordinary_user() -> tuple[str, ...]:
     for python in (sys.executable, "/usr/bin/python3"):
         words = ("runuser", "-u", "nobody", "--", "env", f"PYTHONPATH={ROOT}{os.pathsep}{packages}", python)
         with contextlib.suppress(OSError):
-            if not subprocess.run([*words, "-c", "import attls.daemon.exec"], capture_output=True, check=False).returncode:
+            if not subprocess.run(
+                [*words, "-c", "import attls.daemon.exec"], capture_output=True, check=False
+            ).returncode:
                 return words
     return ()
 

@@ -22,7 +22,7 @@ import pytest
 
 from tests.exec import stage as stages
 from tests.exec.conftest import stage
-from tests.exec.stage import ACTIONS, Peer, Stage, free_port, inbound, outbound, rule
+from tests.exec.stage import Peer, Stage, free_port, inbound, outbound, rule
 
 __all__ = ["stage"]
 SECURED = re.compile(r"^attls: .* (->|<-) .* rule \S+: TLSv1\.3 TLS_", re.M)
@@ -284,13 +284,12 @@ no_anon_password=YES
 secure_chroot_dir={empty}
 pasv_min_port={data}
 pasv_max_port={data}
-seccomp_sandbox=YES
-run_as_launching_user=YES
+seccomp_sandbox=NO
 """
 
 
 def test_vsftpd_and_lftp(stage: Stage) -> None:
-    """An FTP server with a seccomp filter of its own, and passive data connections: control and data are both TLS."""
+    """Passive mode: lftp connects to a data port at which the server accepts only later; both connections are TLS."""
     needs("vsftpd", "lftp")
     port, data = free_port(), free_port()
     policy = stage.policy(inbound(port), outbound(port), inbound(data), outbound(data))
@@ -301,19 +300,57 @@ def test_vsftpd_and_lftp(stage: Stage) -> None:
             (place / name).mkdir()
         (place / "root" / "file").write_text("by ftp\n")
         configuration = place / "conf"
-        configuration.write_text(
-            VSFTPD.format(port=port, data=data, directory=place / "root", empty=place / "empty").replace(
-                "run_as_launching_user=YES\n", ""
-            )
-        )
+        configuration.write_text(VSFTPD.format(port=port, data=data, directory=place / "root", empty=place / "empty"))
         with stage.start(policy, "vsftpd", configuration):
             wait_for(port)
             commands = "set net:max-retries 2; set net:timeout 10; set ftp:ssl-allow no; cat file; bye"
-            done = stage.run(
-                policy, "lftp", "-e", commands, f"ftp://127.0.0.1:{port}", options=["--verbose"], input=""
-            )
+            done = stage.run(policy, "lftp", "-e", commands, f"ftp://127.0.0.1:{port}", options=["--verbose"], input="")
     assert "by ftp" in done.output, done
     assert 2 <= len(SECURED.findall(done.errors))
 
 
-assert ACTIONS
+OWN_FILTER = """
+import ctypes, socket, struct, sys
+code = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000))
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+program = Program(1, ctypes.addressof(code))
+assert 0 == ctypes.CDLL(None).prctl(22, 2, ctypes.byref(program))
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+sock.sendall(b"filtered")
+print(sock.recv(100).decode())
+"""
+
+
+def test_a_program_with_a_filter_of_its_own(stage: Stage) -> None:
+    """A second filter goes on top of ours and both count."""
+    with Peer(stage.server_context()) as peer:
+        done = stage.run(stage.policy(outbound(peer.port)), sys.executable, "-c", OWN_FILTER, str(peer.port))
+    assert (0, "FILTERED\n", "") == (done.code, done.output, done.errors)
+
+
+def test_exec_within_exec_is_refused_with_a_sentence(stage: Stage) -> None:
+    """The kernel allows one supervisor; the inner program does not run."""
+    policy = stage.policy(outbound(7))
+    done = stage.run(policy, *stage.command(policy, "echo", "ran"))
+    assert (3, "") == (done.code, done.output)
+    assert "attls: a seccomp supervisor is around this process already" in done.errors
+
+
+def test_exit_codes_and_signals_are_the_programs(stage: Stage) -> None:
+    """Its exit status, the signal it dies of, a signal sent to us, and what cannot be started."""
+    policy = stage.policy(outbound(7))
+    assert 7 == stage.run(policy, "sh", "-c", "exit 7").code
+    assert -9 == stage.run(policy, "sh", "-c", "kill -9 $$").code
+    with stage.start(
+        policy, "sh", "-c", "trap 'echo caught; exit 5' USR1; echo ready; while :; do sleep 0.02; done"
+    ) as process:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        process.send_signal(10)
+        assert ("caught\n", 5) == (process.stdout.readline(), process.wait(20))
+    done = stage.run(policy, "no-such-program")
+    assert (3, "attls: there is no program no-such-program; check the name, or give its path\n") == (
+        done.code,
+        done.errors,
+    )
