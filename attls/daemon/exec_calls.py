@@ -8,12 +8,9 @@ socket is put in SYN_SENT at our doorway, the reactor carries a connection to th
 done the two are joined (`attls.intercept.doorway`). A blocking call is answered then; a non-blocking one was answered
 EINPROGRESS at once, and its socket becomes writable then.
 
-accept: we accept on the duplicate. Not covered: that socket is handed over. Covered: it goes to the reactor for its
-handshake, after which we connect to the program's listener ourselves. What the program accepts next is the other end
-of that, a child of its own listener like any other, and its poll and epoll have been told of it by the kernel. Such
-ends are recognised by their addresses, which nobody else can have at that time.
+listen and accept: see `attls.daemon.exec_listeners`.
 
-getpeername, getsockname and the address accept fills in come from `_truths`, by socket cookie; all other sockets
+getpeername, getsockname and the address accept fills in come from the books, by socket cookie; all other sockets
 get the kernel's own answer.
 """
 
@@ -22,32 +19,31 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import select
 import socket
 import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import trio
 
 from attls import errors
-from attls.daemon.exec_control import Board, Petition
+from attls.daemon.exec_books import Books, Report, Truth
+from attls.daemon.exec_control import Petition
 from attls.daemon.exec_law import Law
-from attls.daemon.service import reset
-from attls.errors import AttlsError, Reason
+from attls.daemon.exec_listeners import Listeners, loopback
+from attls.errors import AttlsError
 from attls.intercept import doorway, seccomp
 from attls.intercept.doorway import Doorway
 from attls.intercept.seccomp import Architecture, Call, Notification
-from attls.intercept.unprivileged import NonBlocking, Notifications, Programs, connect, has_signal, process_of
+from attls.intercept.unprivileged import NonBlocking, Notifications, Programs, connect, has_signal, listen, process_of
 from attls.intercept.unprivileged_owner import command_of, owner_of
-from attls.model import Address, Direction, Endpoint, Flow, Owner, Verdict, canonical_address
-from attls.observe import Ledger, Record
-from attls.observe.messages import printable
+from attls.model import Direction, Endpoint, Flow, Owner, Verdict
+from attls.observe import Ledger
 from attls.relay import Reactor
 from attls.relay.connection import Relay
 from attls.tls import Environment
@@ -56,25 +52,12 @@ ERESTARTSYS = 512  # the kernel's own word for "a signal came": restarts the cal
 _IPPROTO_MPTCP = 262
 _LONGEST_ADDRESS = 128  # sizeof(struct sockaddr_storage)
 _LOOK_SECONDS = 0.1  # how often held calls are looked at: has the program been killed, does a signal wait?
-_MOST_TRUTHS = 65536
-_GRACE_SECONDS = 60.0
 _DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 _SYN_SENT, _SYN_RECEIVED, _CLOSED = 2, 3, 7  # TCP_INFO's states, include/net/tcp_states.h
+_MOST_FAILURES = 1024
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 _log = logging.getLogger("attls.exec")
-
-Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Truth:
-    """What the program is to see of a socket that is really connected to us; `record` is its connection."""
-
-    local: Endpoint
-    remote: Endpoint
-    record: Record
-    interface: int = 0
 
 
 class Held:
@@ -112,7 +95,7 @@ class Attempt:
             Doorway.open(self.sock, self.ours)
             self.standing = True
             self._calls.finish(self, 0)
-        self._calls.say(relay.record)
+        self._calls.books.say(relay.record)
 
     def ended(self, relay: Relay) -> None:
         """Tell the program if it is still waiting; a connection that stood has told it by itself."""
@@ -121,29 +104,7 @@ class Attempt:
         reason = relay.record.reason
         number = (relay.error or errno.ECONNREFUSED) if reason == errors.UNREACHABLE else errno.ECONNRESET
         self._calls.finish(self, number)
-        self._calls.say(relay.record)
-
-
-class Arrival:
-    """A connection that came in and is not with the program yet."""
-
-    __slots__ = ("_calls", "key", "over", "record")
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self.key: tuple[Endpoint, Endpoint] | None = None
-        self.record: Record | None = None
-        self.over: float | None = None
-
-    def opened(self, relay: Relay) -> None:
-        """Note it in the log: the program will find it at its listener."""
-        self._calls.say(relay.record)
-
-    def ended(self, relay: Relay) -> None:
-        """Remember for a while that it is over, so that its other end is not taken for a stranger."""
-        if self.key is None:
-            self._calls.say(relay.record)
-        self.over = self._calls.clock()
+        self._calls.books.say(relay.record)
 
 
 class Calls:
@@ -168,26 +129,22 @@ class Calls:
         self.deserted = trio.Event()
         self._machine = machine
         self._notifications = notifications
-        self._law = law
-        self._ledger = ledger
+        self.books = Books(law, ledger, reactor, report)
         self._reactor = reactor
-        self._report = report
         self._doorway = Doorway()
         self._attempts: dict[int, Attempt] = {}
         self._held: dict[int, Held] = {}
-        self._truths: OrderedDict[int, _Truth] = OrderedDict()
-        self._arrivals: dict[tuple[Endpoint, Endpoint], tuple[_Truth, Arrival]] = {}
-        self._spare: dict[int, list[tuple[socket.socket, _Truth | None]]] = {}
-        self._board = Board(law, ledger, reactor)
+        self._failures: OrderedDict[int, int] = OrderedDict()
+        self._listeners = Listeners(self.books, self.programs, reactor, clock=clock)
         self._wakeup = trio.Event()
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._most_handshakes = max(16, limit // 4)
         handlers: dict[Call, Callable[[Notification], None]] = {
             Call.CONNECT: self._connect,
+            Call.LISTEN: self._listen,
             Call.ACCEPT: partial(self._accept, flags=False),
             Call.ACCEPT4: partial(self._accept, flags=True),
             Call.GETPEERNAME: partial(self._name, peer=True),
             Call.GETSOCKNAME: partial(self._name, peer=False),
+            Call.GETSOCKOPT: self._error,
             Call.IOCTL: self._control,
         }
         self._handlers = {machine.calls[call]: handler for call, handler in handlers.items()}
@@ -197,7 +154,7 @@ class Calls:
         self._reactor.watch_listener(self._notifications, self.take)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._board.stand_by)
+                nursery.start_soon(self.books.board.stand_by)
                 while True:
                     await self._wakeup.wait()
                     await trio.sleep(_LOOK_SECONDS)
@@ -209,6 +166,7 @@ class Calls:
                 self._let_go(held)
             self._reactor.forget(self._notifications.fileno())
             self._notifications.close()
+            self._listeners.close()
             self._doorway.close()
             self.programs.close()
 
@@ -289,20 +247,21 @@ class Calls:
     def _decide_connect(self, notification: Notification, sock: socket.socket, raw: bytes) -> bool:
         """Answer, or begin what will; True where `sock` is kept for that."""
         cookie = doorway.cookie(sock)
+        self._failures.pop(cookie, None)
         if cookie in self._attempts:
             return self._connect_again(notification, sock, raw, self._attempts[cookie])
         destination = seccomp.endpoint(raw)
         if destination is None:
-            self._truths.pop(cookie, None)
+            self.books.forget(cookie)
             return self._connect_natively(notification, sock, raw)
         if destination.address.is_unspecified:  # to the kernel that is this host
-            destination = Endpoint(_loopback(destination), destination.port)
+            destination = Endpoint(loopback(destination), destination.port)
         flow = self._flow(sock, raw, destination)
-        owner = owner_of(notification.thread, sock, complete=self._law.wants_job(flow))
-        verdict = self._law.match(flow, owner)
+        owner = owner_of(notification.thread, sock, complete=self.books.law.wants_job(flow))
+        verdict = self.books.law.match(flow, owner)
         if not verdict.enabled:
-            self._say_clear(flow, owner, verdict)
-            self._truths.pop(cookie, None)
+            self.books.say_clear(flow, owner, verdict)
+            self.books.forget(cookie)
             return self._connect_natively(notification, sock, raw)
         if owner.job is None:
             owner = owner_of(notification.thread, sock, complete=True)
@@ -311,12 +270,12 @@ class Calls:
     def _flow(self, sock: socket.socket, raw: bytes, destination: Endpoint) -> Flow:
         """Tell the flow as far as it is known before the first packet; only rules that ask make us find out more."""
         local = Endpoint.of(sock.getsockname())
-        if self._law.asks_source_port and not local.port:
+        if self.books.law.asks_source_port and not local.port:
             source = doorway.source_of(sock, raw) or local
             place = source if local.address.is_unspecified else local
             sock.bind((_spelled(place.address, sock.family), 0))
             local = Endpoint.of(sock.getsockname())
-        elif self._law.asks_source and local.address.is_unspecified:
+        elif self.books.law.asks_source and local.address.is_unspecified:
             source = doorway.source_of(sock, raw) or local
             local = Endpoint(source.address, local.port)
         return Flow(Direction.OUTBOUND, local, destination)
@@ -367,14 +326,15 @@ class Calls:
         settings = verdict.settings
         assert settings is not None
         if sock.proto == _IPPROTO_MPTCP or not doorway.shares_our_network(sock):
-            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, "a Multipath TCP socket, or another namespace's")
+            why = "the socket is a Multipath TCP one, or in another network namespace"
+            self.books.turn_away(flow, owner, verdict, errors.UNREACHABLE, why)
             self._notifications.answer(identifier, error=errno.ENETUNREACH)
             return False
         if not settings.application_controlled:
             try:
-                environment = self._law.environment_of(verdict, owner.user)
+                environment = self.books.law.environment_of(verdict, owner.user)
             except AttlsError as error:
-                self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
+                self.books.turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
                 self._notifications.answer(identifier, error=errno.ECONNRESET)
                 return False
         name = sock.getsockname()
@@ -386,19 +346,18 @@ class Calls:
         if network is None:
             ours.close()
             doorway.take_back(sock)
-            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, os.strerror(number))
+            self.books.turn_away(flow, owner, verdict, errors.UNREACHABLE, os.strerror(number))
             self._notifications.answer(identifier, error=number)
             return False
         local = Endpoint.of(network.getsockname())
-        record = self._ledger.open(replace(flow, local=local), owner, verdict, generation=0)
-        self._learn(cookie, _Truth(local, flow.remote, record, seccomp.scope(raw)))
+        record = self.books.open(replace(flow, local=local), owner, verdict)
+        self.books.learn(cookie, Truth(local, flow.remote, record, seccomp.scope(raw)))
         blocking = NonBlocking(sock).was_blocking
         attempt = self._attempts[cookie] = Attempt(self, cookie, sock, ours, blocking=blocking)
         if blocking:
             self._hold(notification, sock, socket.SO_SNDTIMEO, errno.EINPROGRESS)
         else:
             self._notifications.answer(identifier, error=errno.EINPROGRESS)
-        self._board.admitted(record)
         self._reactor.carry(
             ours,
             record,
@@ -417,11 +376,14 @@ class Calls:
             if number and waiting:
                 doorway.take_back(attempt.sock)
             elif number:
+                self._failures[attempt.cookie] = number
+                if len(self._failures) > _MOST_FAILURES:
+                    self._failures.popitem(last=False)
                 doorway.fail(attempt.sock, number)
         except OSError as error:
             _log.warning("cannot tell the program that its connect failed: %s", error)
         if number:
-            self._truths.pop(attempt.cookie, None)
+            self.books.forget(attempt.cookie)
         for held in waiting:
             self._let_go(held, error=number)
         attempt.sock.close()
@@ -430,7 +392,23 @@ class Calls:
     def _is_of(held: Held, attempt: Attempt) -> bool:
         return held.sock is not None and held.late != errno.EAGAIN and doorway.cookie(held.sock) == attempt.cookie
 
-    # accept
+    # listen and accept
+
+    def _listen(self, notification: Notification) -> None:
+        """Carry out the program's listen, and learn of arrivals from then on."""
+        sock = self._duplicate(notification)
+        if sock is None:
+            return
+        with sock:
+            number = listen(sock, notification.signed(1))
+            if not number:
+                self._watch(notification, sock)
+            self._notifications.answer(notification.identifier, error=number)
+
+    def _watch(self, notification: Notification, listener: socket.socket) -> None:
+        if self.books.law.may_cover(Endpoint.of(listener.getsockname())):
+            process = process_of(notification.thread)
+            self._listeners.watch(listener, process, notification.signed(0))
 
     def _accept(self, notification: Notification, *, flags: bool) -> None:
         listener = self._duplicate(notification)
@@ -443,6 +421,7 @@ class Calls:
                 raise OSError(errno.EINVAL, "unknown flags")
             if self._accept_now(notification, listener, wanted):
                 return
+            self._watch(notification, listener)  # in case it was made before the filter was
             if not NonBlocking(listener).was_blocking:
                 self._notifications.answer(notification.identifier, error=errno.EAGAIN)
                 return
@@ -469,128 +448,24 @@ class Calls:
             self._drop(held)
 
     def _accept_now(self, notification: Notification, listener: socket.socket, wanted: int) -> bool:
-        """Take connections off the listener until one can be given to the program; False where none is left.
+        """Give the program its next connection; False where there is none.
 
         Raises OSError with what the program's own accept would have failed with.
         """
-        cookie = doorway.cookie(listener)
-        while True:
-            if self._spare.get(cookie):
-                accepted, truth = self._spare[cookie].pop()
-            else:
-                self._spare.pop(cookie, None)
-                try:
-                    with NonBlocking(listener):
-                        descriptor, _ = listener._accept()  # type: ignore[attr-defined]
-                except BlockingIOError:
-                    return False
-                accepted = socket.socket(fileno=descriptor)
-                try:
-                    found = self._receive(notification, listener, accepted)
-                except OSError:
-                    accepted.close()  # its peer has gone already
-                    continue
-                if found is None:
-                    continue
-                truth = found if isinstance(found, _Truth) else None
-            number = self._give(notification, accepted, truth, wanted)
-            if number in (0, errno.EFAULT):
-                accepted.close()
-            else:
-                self._spare.setdefault(cookie, []).append((accepted, truth))
-            if number and number != errno.ENOENT:
-                raise OSError(number, "the connection cannot be given to the program")
-            return True
+        found = self._listeners.take(listener, notification.thread)
+        if found is None:
+            return False
+        accepted, truth = found
+        number = self._give(notification, accepted, truth, wanted)
+        if number in (0, errno.EFAULT):
+            accepted.close()
+        else:
+            self._listeners.give_back(listener, found)
+        if number and number != errno.ENOENT:
+            raise OSError(number, "the connection cannot be given to the program")
+        return True
 
-    def _receive(
-        self, notification: Notification, listener: socket.socket, accepted: socket.socket
-    ) -> _Truth | bool | None:
-        """Judge one accepted connection: a truth for the end of one under TLS, True for one in clear, None for neither.
-
-        Where the answer is None, `accepted` is somebody else's from now on. Raises OSError where its peer is gone.
-        """
-        local, remote = Endpoint.of(accepted.getsockname()), Endpoint.of(accepted.getpeername())
-        known = self._arrivals.pop((remote, local), None)
-        if known is not None:
-            truth, arrival = known
-            if arrival.over is not None:
-                accepted.close()
-                return None
-            self._learn(doorway.cookie(accepted), truth)
-            return truth
-        flow = Flow(Direction.INBOUND, local, remote)
-        owner = owner_of(notification.thread, listener, complete=self._law.wants_job(flow))
-        verdict = self._law.match(flow, owner)
-        if not verdict.enabled:
-            self._say_clear(flow, owner, verdict)
-            return True
-        if owner.job is None:
-            owner = owner_of(notification.thread, listener, complete=True)
-        self._receive_protected(listener, accepted, flow, owner, verdict)
-        return None
-
-    def _receive_protected(
-        self, listener: socket.socket, accepted: socket.socket, flow: Flow, owner: Owner, verdict: Verdict
-    ) -> None:
-        settings = verdict.settings
-        assert settings is not None
-        environment: Environment | None = None
-        if self._ledger.handshakes >= self._most_handshakes:
-            reset(accepted)
-            self._turn_away(flow, owner, verdict, errors.OVERLOAD, "")
-            return
-        if not settings.application_controlled:
-            try:
-                environment = self._law.environment_of(verdict, owner.user)
-            except AttlsError as error:
-                reset(accepted)
-                self._turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
-                return
-        if not doorway.shares_our_network(listener):
-            reset(accepted)
-            self._turn_away(flow, owner, verdict, errors.UNREACHABLE, "the listener is in another network namespace")
-            return
-        accepted.setblocking(False)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        record = self._ledger.open(flow, owner, verdict, generation=0)
-        arrival = Arrival(self)
-        self._board.admitted(record)
-        place = _reachable(Endpoint.of(listener.getsockname()), flow.local)
-        truth = _Truth(flow.local, flow.remote, record, _interface(accepted.getpeername()))
-        self._reactor.carry(
-            accepted,
-            record,
-            dial=partial(self._knock, place, _interface(listener.getsockname()), truth, arrival),
-            environment=environment,
-            controlled=settings.application_controlled,
-            gate=arrival,
-        )
-
-    def _knock(self, place: Endpoint, interface: int, truth: _Truth, arrival: Arrival) -> socket.socket:
-        """Connect to the program's listener; what it accepts is the plain end of the connection `truth` is about."""
-        version = socket.AF_INET if place.address.version == 4 else socket.AF_INET6
-        ours = socket.socket(version, socket.SOCK_STREAM)
-        try:
-            ours.setblocking(False)
-            ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            number = connect(ours, seccomp.address(place, version, interface=interface))
-            if number not in (0, errno.EINPROGRESS):
-                raise OSError(number, os.strerror(number))
-            self._expire_arrivals()
-            arrival.key = (Endpoint.of(ours.getsockname()), place)
-            self._arrivals[arrival.key] = (truth, arrival)
-        except OSError:
-            ours.close()
-            raise
-        return ours
-
-    def _expire_arrivals(self) -> None:
-        old = self.clock() - _GRACE_SECONDS
-        for key, (_, arrival) in list(self._arrivals.items())[:16]:  # oldest first; a few each time are enough
-            if arrival.over is not None and arrival.over < old:
-                del self._arrivals[key]
-
-    def _give(self, notification: Notification, accepted: socket.socket, truth: _Truth | None, wanted: int) -> int:
+    def _give(self, notification: Notification, accepted: socket.socket, truth: Truth | None, wanted: int) -> int:
         """Hand an accepted socket to the program; return 0 or the errno for which it was not done."""
         accepted.setblocking(not wanted & socket.SOCK_NONBLOCK)
         if notification.arguments[1]:
@@ -610,7 +485,7 @@ class Calls:
         if sock is None:
             return
         with sock:
-            truth = self._truths.get(doorway.cookie(sock))
+            truth = self.books.truth(doorway.cookie(sock))
             if truth is None:
                 self._notifications.let_through(notification.identifier)
                 return
@@ -620,7 +495,7 @@ class Calls:
             self._notifications.answer(notification.identifier)
 
     @staticmethod
-    def _spelled_name(sock: socket.socket, truth: _Truth | None, *, peer: bool) -> bytes:
+    def _spelled_name(sock: socket.socket, truth: Truth | None, *, peer: bool) -> bytes:
         if truth is not None:
             place, interface = (truth.remote if peer else truth.local), truth.interface
         else:
@@ -639,6 +514,30 @@ class Calls:
         self.programs.write(notification.thread, place, raw[:room])
         self.programs.write(notification.thread, size, struct.pack("=i", len(raw)))
 
+    # getsockopt with SO_ERROR
+
+    def _error(self, notification: Notification) -> None:
+        """Tell a program, once, how a connect failed that it does not wait for."""
+        sock = self._duplicate(notification)
+        if sock is None:
+            return
+        with sock:
+            cookie = doorway.cookie(sock)
+            number = self._failures.get(cookie)
+            if number is None:
+                self._notifications.let_through(notification.identifier)
+                return
+            _, _, _, place, size, _ = notification.arguments
+            (room,) = struct.unpack("=i", self.programs.read(notification.thread, size, 4))
+            if room < 0:
+                raise OSError(errno.EINVAL, "a negative length")
+            if self._notifications.is_valid(notification.identifier):
+                self.programs.write(notification.thread, place, struct.pack("=i", number)[:room])
+                self.programs.write(notification.thread, size, struct.pack("=i", min(room, 4)))
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                del self._failures[cookie]
+                self._notifications.answer(notification.identifier)
+
     # ioctl
 
     def _control(self, notification: Notification) -> None:
@@ -646,7 +545,7 @@ class Calls:
         sock = self._duplicate(notification, kind=errno.EPROTOTYPE)
         if sock is None:
             return
-        truth = self._truths.get(doorway.cookie(sock))
+        truth = self.books.truth(doorway.cookie(sock))
         petition = Petition(self, notification, sock, self.programs)
         if not self._notifications.is_valid(notification.identifier):
             petition.let_socket_go()
@@ -655,7 +554,7 @@ class Calls:
         held.petition = petition
         self._held[notification.identifier] = held
         self._wakeup.set()
-        self._board.answer(petition, truth.record if truth is not None else None)
+        self.books.board.answer(petition, truth.record if truth is not None else None)
 
     def settle(self, petition: Petition, number: int) -> None:
         """Answer a held ioctl; its structure has been filled in."""
@@ -701,42 +600,6 @@ class Calls:
                 # A request to start TLS must not be made twice: that one is interrupted, as on z/OS.
                 self._let_go(held, error=ERESTARTSYS if held.petition is None else errno.EINTR)
 
-    # The log
-
-    def _learn(self, cookie: int, truth: _Truth) -> None:
-        self._truths[cookie] = truth
-        self._truths.move_to_end(cookie)
-        while len(self._truths) > _MOST_TRUTHS:
-            self._truths.popitem(last=False)
-
-    def _turn_away(self, flow: Flow, owner: Owner, verdict: Verdict, reason: Reason, detail: str) -> None:
-        record = self._ledger.open(flow, owner, verdict, generation=0)
-        record.close(reason, detail)
-        self.say(record)
-
-    def say(self, record: Record) -> None:
-        """Report one line about a connection under a rule: secured, waiting for its program to ask, or failed."""
-        if self._report is None:
-            return
-        if record.reason is not None:
-            outcome = f"failed: {record.reason.text}" + (f" ({record.detail})" if record.detail else "")
-        elif record.protocol is not None:
-            outcome = f"{record.protocol} {record.cipher}" + (" resumed" if record.resumed else "")
-        else:
-            outcome = "in clear until the program asks for TLS"
-        self._report_line(record.flow, record.owner, record.verdict, outcome)
-
-    def _say_clear(self, flow: Flow, owner: Owner, verdict: Verdict) -> None:
-        if self._report is not None:
-            self._report_line(flow, owner, verdict, "in clear, TTLSEnabled Off" if verdict.rule else "in clear")
-
-    def _report_line(self, flow: Flow, owner: Owner, verdict: Verdict, outcome: str) -> None:
-        assert self._report is not None
-        arrow = "->" if flow.direction is Direction.OUTBOUND else "<-"
-        rule = f"rule {verdict.rule}" if verdict.rule is not None else "no rule"
-        who = f"{command_of(owner.pid)}[{owner.pid}]" if owner.pid is not None else "?"
-        self._report(printable(f"{who} {flow.local} {arrow} {flow.remote} {rule}: {outcome}"))
-
 
 def _outcome(sock: socket.socket) -> int:
     """Tell how a connect of a socket stands: 0, EINPROGRESS, or the errno with which it failed (which is taken out)."""
@@ -750,15 +613,6 @@ def _outcome(sock: socket.socket) -> int:
 def _spelled(address: object, family: int) -> str:
     text = str(address)
     return f"::ffff:{text}" if family == socket.AF_INET6 and ":" not in text else text
-
-
-def _loopback(place: Endpoint) -> Address:
-    return canonical_address("127.0.0.1" if place.address.version == 4 else "::1")
-
-
-def _reachable(listener: Endpoint, reached: Endpoint) -> Endpoint:
-    """Return where we can connect to a listener; `reached` is where its client came in."""
-    return listener if not listener.address.is_unspecified else Endpoint(_loopback(reached), listener.port)
 
 
 def _interface(name: tuple[Any, ...]) -> int:

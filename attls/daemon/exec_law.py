@@ -16,7 +16,7 @@ from attls.daemon.generation import GenerationError, belongs_to_connection_user,
 from attls.errors import AttlsError, KeyringError
 from attls.intercept.seccomp import Call
 from attls.keyring import Store
-from attls.model import Conditions, Defaults, Direction, Flow, Owner, TlsSettings, Verdict
+from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, Owner, TlsSettings, Verdict
 from attls.policy import PolicySet
 from attls.tls import Environment
 
@@ -58,12 +58,17 @@ class Law:
         """Return the system calls that have to be held: where no rule speaks of a direction, it is left alone."""
         found: list[Call] = []
         if Direction.OUTBOUND in self.directions:
-            found.append(Call.CONNECT)
+            found += (Call.CONNECT, Call.GETSOCKOPT)
         if Direction.INBOUND in self.directions:
-            found += (Call.ACCEPT, Call.ACCEPT4)
+            found += (Call.LISTEN, Call.ACCEPT, Call.ACCEPT4)
         if found:
             found += (Call.GETPEERNAME, Call.GETSOCKNAME)
         return (*found, Call.IOCTL)
+
+    def may_cover(self, listener: Endpoint) -> bool:
+        """Tell whether some rule could match what comes in at `listener`."""
+        flow = Flow(Direction.INBOUND, listener, Endpoint(listener.address, 0))
+        return any(could_match(rule.conditions, flow) for rule in self.policy.rules)
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule that has a Jobname condition could match `flow`."""

@@ -129,14 +129,12 @@ def take_back(sock: socket.socket) -> None:
 
 
 def fail(sock: socket.socket, number: int) -> None:
-    """End a connect in progress of the program's socket so that SO_ERROR tells the errno `number`.
+    """End a connect in progress of the program's socket with an error, as near to the errno `number` as can be.
 
-    A socket cannot simply be told its error, it must happen to it: ETIMEDOUT comes by itself, since it has waited as
-    long as our own connect; a reset comes from shutting it down; a refusal from connecting it where nobody listens.
-    What else went wrong becomes a refusal, too.
+    A socket cannot simply be told its error, it must happen to it: a reset comes from shutting it down, a refusal from
+    connecting it where nobody listens, and what else went wrong becomes a refusal too. For the moment between the end
+    of the first connect and the refusal the error is a reset. Who asks for SO_ERROR is told `number` by us.
     """
-    if number == errno.ETIMEDOUT:
-        return
     if number == errno.ECONNRESET:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
@@ -156,8 +154,9 @@ def _is_mapped(sock: socket.socket) -> bool:
 def dial(sock: socket.socket, destination: bytes, *, name: tuple[Any, ...]) -> tuple[int, socket.socket | None]:
     """Start the connection that the program asked for on a socket of ours, as much like the program's as can be.
 
-    `destination` is the sockaddr the program gave, `name` what its socket was bound to before `hold`. Returns 0 and the connecting socket, for the caller to close; or
-    the errno that the program's own connect would have had at once, and None.
+    `destination` is the sockaddr the program gave, `name` what its socket was bound to before `hold`. Returns 0 and the
+    connecting socket, for the caller to close; or the errno that the program's own connect would have had at once, and
+    None.
     """
     ours = socket.socket(sock.family, socket.SOCK_STREAM)
     try:

@@ -47,11 +47,16 @@ class Call(enum.Enum):
     """The system calls that are held."""
 
     CONNECT = "connect"
+    LISTEN = "listen"
     ACCEPT = "accept"
     ACCEPT4 = "accept4"
     GETPEERNAME = "getpeername"
     GETSOCKNAME = "getsockname"
+    GETSOCKOPT = "getsockopt"
     IOCTL = "ioctl"
+
+
+_CLOSER_LOOKS = {Call.IOCTL: "control", Call.GETSOCKOPT: "option"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,12 @@ class Architecture:
 
 _GENERIC = {
     Call.CONNECT: 203,
+    Call.LISTEN: 201,
     Call.ACCEPT: 202,
     Call.ACCEPT4: 242,
     Call.GETPEERNAME: 205,
     Call.GETSOCKNAME: 204,
+    Call.GETSOCKOPT: 209,
     Call.IOCTL: 29,
 }
 _GENERIC_SENDS = {206: 3, 211: 2, 269: 3}
@@ -90,10 +97,12 @@ ARCHITECTURES = {
         0xC000003E,
         {
             Call.CONNECT: 42,
+            Call.LISTEN: 50,
             Call.ACCEPT: 43,
             Call.ACCEPT4: 288,
             Call.GETPEERNAME: 52,
             Call.GETSOCKNAME: 51,
+            Call.GETSOCKOPT: 55,
             Call.IOCTL: 16,
         },
         {44: 3, 46: 2, 307: 3},
@@ -113,7 +122,10 @@ ARCHITECTURES = {
 
 
 def program(architecture: Architecture, calls: Collection[Call]) -> bytes:
-    """Return the filter that holds `calls` (ioctl only with SIOCTTLSCTL) as an array of struct sock_filter."""
+    """Return the filter that holds `calls` as an array of struct sock_filter.
+
+    ioctl is held only with SIOCTTLSCTL, getsockopt only with SO_ERROR.
+    """
     code: list[tuple[int, int, str, str]] = []  # opcode, value, label when true, label when false; "" is "next"
     labels: dict[str, int] = {}
 
@@ -131,11 +143,17 @@ def program(architecture: Architecture, calls: Collection[Call]) -> bytes:
     if architecture.has_x32:
         put(_AT_LEAST, X32_BIT, "missing")
     for call in calls:
-        put(_EQUAL, architecture.calls[call], "control" if call is Call.IOCTL else "notify")
+        put(_EQUAL, architecture.calls[call], _CLOSER_LOOKS.get(call, "notify"))
     for number in architecture.sends:
         put(_EQUAL, number, f"send {number}")
     put(_EQUAL, architecture.io_uring_setup, "missing")
     put(_RETURN, _ALLOW)
+    if Call.GETSOCKOPT in calls:
+        labels["option"] = len(code)
+        put(_LOAD, argument(1))
+        put(_EQUAL, socket.SOL_SOCKET, "", "allow")
+        put(_LOAD, argument(2))
+        put(_EQUAL, socket.SO_ERROR, "notify", "allow")
     if Call.IOCTL in calls:
         labels["control"] = len(code)
         put(_LOAD, argument(1))

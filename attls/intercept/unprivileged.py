@@ -17,9 +17,10 @@ import errno
 import fcntl
 import os
 import platform
+import select
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from attls.errors import InterceptError
@@ -300,6 +301,11 @@ def connect(sock: socket.socket, address: bytes) -> int:
     return ctypes.get_errno()
 
 
+def listen(sock: socket.socket, backlog: int) -> int:
+    """Have `sock` listen with exactly this backlog, which the kernel reads as it likes; return 0 or the errno."""
+    return 0 if _libc.listen(sock.fileno(), backlog) == 0 else ctypes.get_errno()
+
+
 class NonBlocking:
     """Within it `sock` is non-blocking, afterwards what it was; `was_blocking` says which.
 
@@ -351,3 +357,51 @@ def _why_not(error: OSError) -> str:
         "that allows pidfd_getfd and process_vm_readv"
     )
     return f"attls exec may not look into the program it starts ({error.strerror}): {reason}"
+
+
+class _Event(ctypes.Structure):
+    if platform.machine() == "x86_64":
+        _pack_ = 1  # include/uapi/linux/eventpoll.h
+    _fields_ = (("events", ctypes.c_uint32), ("token", ctypes.c_int32), ("rest", ctypes.c_uint32))
+
+
+class Watch:
+    """An epoll set that tells of sockets we do not hold: each is known by a token, not by a descriptor of ours.
+
+    A registration belongs to the open file, and so ends when the last process has closed that; ours not being among
+    them, the set must never be asked by descriptor number.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when there is something to tell."""
+        return self._epoll.fileno()
+
+    def add(self, sock: socket.socket, token: int) -> None:
+        """Tell of `token` whenever something new can be read from `sock`, which may be closed afterwards."""
+        event = _Event(select.EPOLLIN | select.EPOLLET, token, 0)
+        if _libc.epoll_ctl(self._epoll.fileno(), 1, sock.fileno(), ctypes.byref(event)) != 0:
+            raise _failure()
+
+    def poll(self) -> list[int]:
+        """Return the tokens of those sockets that have something new."""
+        return [token for token, _ in self._epoll.poll(0, 64)]
+
+    def close(self) -> None:
+        """Tell of nothing more."""
+        self._epoll.close()
+
+
+def holders_of(inode: int, process: int) -> Iterator[tuple[int, int]]:
+    """Yield process and descriptor number of each that has the socket `inode` open; of `process` first, then of all."""
+    wanted = f"socket:[{inode}]"
+    for each in (str(process), *os.listdir("/proc")):  # noqa: PTH208 - numbers, not paths
+        if not each.isdecimal():
+            continue
+        with contextlib.suppress(OSError):  # it ended, or is not ours to look at
+            for number in os.listdir(f"/proc/{each}/fd"):  # noqa: PTH208
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{each}/fd/{number}") == wanted and int(each) != os.getpid():  # noqa: PTH115
+                        yield int(each), int(number)

@@ -38,10 +38,13 @@ def verdict(program: bytes, number: int, *arguments: int, audit: int = X86.audit
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_filter_holds_its_calls_and_nothing_else(name: str) -> None:
-    """On every machine: the calls are held, ioctl only with its one command, all other numbers run on."""
+    """On every machine: the calls are held, ioctl only with its one command, getsockopt with one option; all other numbers run on."""
     machine = ARCHITECTURES[name]
     program = seccomp.program(machine, EVERY_CALL)
-    held = {number for call, number in machine.calls.items() if call is not Call.IOCTL}
+    held = {number for call, number in machine.calls.items() if call not in (Call.IOCTL, Call.GETSOCKOPT)}
+    option = machine.calls[Call.GETSOCKOPT]
+    assert NOTIFY == verdict(program, option, 3, socket.SOL_SOCKET, socket.SO_ERROR, audit=machine.audit)
+    assert ALLOW == verdict(program, option, 3, socket.IPPROTO_TCP, socket.SO_ERROR, audit=machine.audit)
     ioctl = machine.calls[Call.IOCTL]
     for number in range(600):
         expected = NOTIFY if number in held else ALLOW

@@ -222,7 +222,8 @@ def test_nginx_with_workers_under_wrk(stage: Stage, tmp_path: Path) -> None:
         assert count is not None
         assert int(count[1]) > 100
         process.terminate()
-        assert 0 == process.wait(20)
+        _, errors = process.communicate(timeout=20)
+        assert 0 == process.returncode, errors
 
 
 @pytest.fixture(scope="module")
