@@ -42,7 +42,7 @@ from attls.intercept.doorway import Doorway
 from attls.intercept.seccomp import Architecture, Call, Notification
 from attls.intercept.unprivileged import NonBlocking, Notifications, Programs, connect, has_signal, listen, process_of
 from attls.intercept.unprivileged_owner import command_of, owner_of
-from attls.model import Direction, Endpoint, Flow, Owner, Verdict
+from attls.model import Direction, Endpoint, Flow, Owner, Verdict, canonical_address
 from attls.observe import Ledger
 from attls.relay import Reactor
 from attls.relay.connection import Relay
@@ -50,11 +50,13 @@ from attls.tls import Environment
 
 ERESTARTSYS = 512  # the kernel's own word for "a signal came": restarts the call, or EINTR, as the handler was set up
 _IPPROTO_MPTCP = 262
+_TCP = (socket.IPPROTO_TCP, _IPPROTO_MPTCP)
 _LONGEST_ADDRESS = 128  # sizeof(struct sockaddr_storage)
 _LOOK_SECONDS = 0.1  # how often held calls are looked at: has the program been killed, does a signal wait?
 _DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 _SYN_SENT, _SYN_RECEIVED, _CLOSED = 2, 3, 7  # TCP_INFO's states, include/net/tcp_states.h
 _MOST_FAILURES = 1024
+_NOWHERE = {host: Endpoint(canonical_address(host), 0) for host in ("0.0.0.0", "::")}  # noqa: S104 - nobody binds it
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 _log = logging.getLogger("attls.exec")
@@ -102,7 +104,7 @@ class Attempt:
         if self.standing:
             return
         reason = relay.record.reason
-        number = (relay.error or errno.ECONNREFUSED) if reason == errors.UNREACHABLE else errno.ECONNRESET
+        number = (relay.error or errno.ETIMEDOUT) if reason == errors.UNREACHABLE else errno.ECONNRESET
         self._calls.finish(self, number)
         self._calls.books.say(relay.record)
 
@@ -217,7 +219,7 @@ class Calls:
         except OSError:  # no socket at all
             os.close(descriptor)
             raise
-        if sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM and sock.proto in (6, _IPPROTO_MPTCP):
+        if sock.proto in _TCP and sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM:
             return sock
         sock.close()
         if kind:
@@ -257,19 +259,21 @@ class Calls:
         if destination.address.is_unspecified:  # to the kernel that is this host
             destination = Endpoint(loopback(destination), destination.port)
         flow = self._flow(sock, raw, destination)
-        owner = owner_of(notification.thread, sock, complete=self.books.law.wants_job(flow))
+        process = self.programs.process(notification.thread)
+        owner = owner_of(process, sock, complete=self.books.law.wants_job(flow))
         verdict = self.books.law.match(flow, owner)
         if not verdict.enabled:
             self.books.say_clear(flow, owner, verdict)
             self.books.forget(cookie)
             return self._connect_natively(notification, sock, raw)
         if owner.job is None:
-            owner = owner_of(notification.thread, sock, complete=True)
+            owner = owner_of(process, sock, complete=True)
         return self._connect_protected(notification, sock, raw, flow, owner, verdict, cookie=cookie)
 
     def _flow(self, sock: socket.socket, raw: bytes, destination: Endpoint) -> Flow:
         """Tell the flow as far as it is known before the first packet; only rules that ask make us find out more."""
-        local = Endpoint.of(sock.getsockname())
+        name = sock.getsockname()
+        local = Endpoint.of(name) if name[1] or name[0] not in _NOWHERE else _NOWHERE[name[0]]
         if self.books.law.asks_source_port and not local.port:
             source = doorway.source_of(sock, raw) or local
             place = source if local.address.is_unspecified else local
@@ -407,7 +411,7 @@ class Calls:
 
     def _watch(self, notification: Notification, listener: socket.socket) -> None:
         if self.books.law.may_cover(Endpoint.of(listener.getsockname())):
-            process = process_of(notification.thread)
+            process = self.programs.process(notification.thread)
             self._listeners.watch(listener, process, notification.signed(0))
 
     def _accept(self, notification: Notification, *, flags: bool) -> None:
@@ -452,7 +456,7 @@ class Calls:
 
         Raises OSError with what the program's own accept would have failed with.
         """
-        found = self._listeners.take(listener, notification.thread)
+        found = self._listeners.take(listener, self.programs.process(notification.thread))
         if found is None:
             return False
         accepted, truth = found

@@ -57,6 +57,7 @@ class Petition:
             self.local = Endpoint.of(sock.getsockname())
             self.remote = Endpoint.of(sock.getpeername())
             self.waits = os.get_blocking(sock.fileno())
+            self.process = programs.process(notification.thread)
         except OSError:
             sock.close()
             raise
@@ -168,11 +169,7 @@ class Board(Switchboard):
     def _answer_unknown(self, petition: Any) -> None:
         """Judge a connection that we do not carry by the policy, whichever side opened it."""
         flow = Flow(Direction.OUTBOUND, petition.local, petition.remote)
-        try:
-            owner = owner_of(petition.notification.thread, petition.sock, complete=self._law.wants_job(flow))
-        except OSError:
-            petition.refuse(errno.ESRCH)
-            return
+        owner = owner_of(petition.process, petition.sock, complete=self._law.wants_job(flow))
         verdict = self._law.match(flow, owner)
         if verdict.rule is None:
             verdict = self._law.match(Flow(Direction.INBOUND, petition.local, petition.remote), owner)

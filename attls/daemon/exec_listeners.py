@@ -200,8 +200,8 @@ class Listeners:
 
     # Accepting
 
-    def take(self, listener: socket.socket, thread: int) -> Accepted | None:
-        """Return the next connection for the program, which `thread` accepts at `listener`; None where there is none.
+    def take(self, listener: socket.socket, process: int) -> Accepted | None:
+        """Return the next connection for the program, which `process` accepts at `listener`; None where there is none.
 
         The truth is None for a connection that is what it seems. The socket is the caller's, who gives it to the
         program or calls `give_back`. Raises OSError with what the program's own accept would have failed with.
@@ -216,7 +216,7 @@ class Listeners:
                 self._answered(knock)
                 found = self._open(knock, accepted)
             else:
-                found = self._judge(thread, listener, accepted)
+                found = self._judge(process, listener, accepted)
             if found is not None:
                 return found
 
@@ -261,18 +261,18 @@ class Listeners:
 
     # Strangers
 
-    def _judge(self, thread: int, listener: socket.socket, accepted: socket.socket) -> Accepted | None:
+    def _judge(self, process: int, listener: socket.socket, accepted: socket.socket) -> Accepted | None:
         """Return a connection that is left alone; one that policy covers goes to the reactor, and None comes back."""
         try:
             flow = Flow(Direction.INBOUND, Endpoint.of(accepted.getsockname()), Endpoint.of(accepted.getpeername()))
             law = self._books.law
-            owner = owner_of(thread, listener, complete=law.wants_job(flow))
+            owner = owner_of(process, listener, complete=law.wants_job(flow))
             verdict = law.match(flow, owner)
             if not verdict.enabled:
                 self._books.say_clear(flow, owner, verdict)
                 return accepted, None
             if owner.job is None:
-                owner = owner_of(thread, listener, complete=True)
+                owner = owner_of(process, listener, complete=True)
         except OSError:  # its peer has gone already, or the program has
             reset(accepted)
             return None

@@ -17,6 +17,7 @@ import socket
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 
 from attls.model import Endpoint
 
@@ -28,6 +29,8 @@ RECEIVE = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV
 SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND
 IS_VALID = 0x40082102  # SECCOMP_IOCTL_NOTIF_ID_VALID
 ADD_DESCRIPTOR = 0x40182103  # SECCOMP_IOCTL_NOTIF_ADDFD
+SET_FLAGS = 0x40082104  # SECCOMP_IOCTL_NOTIF_SET_FLAGS
+SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 ADD_AND_SEND = 2  # SECCOMP_ADDFD_FLAG_SEND
 FILTER_NEW_LISTENER = 1 << 3
@@ -238,10 +241,11 @@ def endpoint(address: bytes) -> Endpoint | None:
     (family,) = struct.unpack_from("=H", address)
     if family == socket.AF_INET and len(address) >= _IN.size:
         _, port, host = _IN.unpack_from(address)
-        return Endpoint.of((socket.inet_ntop(socket.AF_INET, host), int.from_bytes(port, "big")))
+        return Endpoint(IPv4Address(host), int.from_bytes(port, "big"))
     if family == socket.AF_INET6 and len(address) >= _IN6.size - 4:
         _, port, _, host, _ = _IN6.unpack_from(address.ljust(_IN6.size, b"\0"))
-        return Endpoint.of((socket.inet_ntop(socket.AF_INET6, host), int.from_bytes(port, "big")))
+        wide = IPv6Address(host)
+        return Endpoint(wide.ipv4_mapped or wide, int.from_bytes(port, "big"))
     return None
 
 

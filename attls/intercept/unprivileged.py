@@ -116,6 +116,8 @@ class Notifications:
         self.descriptor = descriptor
         self._empty = bytes(seccomp.NOTIFICATION_SIZE)
         self._can_add_and_send = True
+        with contextlib.suppress(OSError):  # Linux 6.6: caller and helper take turns, and need not be woken up afar
+            fcntl.ioctl(descriptor, seccomp.SET_FLAGS, seccomp.SYNC_WAKE_UP)
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -189,6 +191,7 @@ class Programs:
     def __init__(self, machine: Architecture) -> None:
         self._machine = machine
         self._pidfds: dict[int, int] = {}
+        self._processes: dict[int, int] = {}
         self._thread_flag = _PIDFD_THREAD
 
     def close(self) -> None:
@@ -225,8 +228,16 @@ class Programs:
         self._pidfds[thread] = pidfd
         return pidfd
 
+    def process(self, thread: int) -> int:
+        """Return the process that `thread` belongs to, one whose descriptor was just duplicated. Raises OSError."""
+        known = self._processes.get(thread)
+        if known is None:
+            known = self._processes[thread] = process_of(thread)
+        return known
+
     def forget(self, thread: int) -> None:
         """Close the pidfd of `thread`, if there is one."""
+        self._processes.pop(thread, None)
         pidfd = self._pidfds.pop(thread, None)
         if pidfd is not None:
             os.close(pidfd)

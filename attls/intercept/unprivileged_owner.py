@@ -14,17 +14,15 @@ from pathlib import Path
 import psutil
 
 from attls.intercept.owner import INTERPRETERS, job_of_cgroup, job_of_command, user_name
-from attls.intercept.unprivileged import process_of
 from attls.model import JobSource, Owner
 
 _USER_SECONDS = 60.0
 _users: dict[int, tuple[float, str | None]] = {}
 
 
-def owner_of(thread: int, sock: socket.socket, *, complete: bool) -> Owner:
-    """Return the owner of `sock` as `thread` uses it; with `complete` also its job name. Raises OSError if it ended."""
+def owner_of(process: int, sock: socket.socket, *, complete: bool) -> Owner:
+    """Return the owner of `sock` as `process` uses it; with `complete` also its job name."""
     status = os.fstat(sock.fileno())
-    process = process_of(thread)
     job, source, started = None, JobSource.UNKNOWN, None
     if complete:
         job, source, started = _job(process)

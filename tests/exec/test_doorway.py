@@ -89,7 +89,7 @@ def test_a_socket_that_is_connected_already_is_told_so(door: Doorway) -> None:
 
 
 def test_our_socket_takes_after_the_programs() -> None:
-    """Its binding, keep-alive and type of service are the program's; the program's own options are left as they were."""
+    """Its binding, keep-alive and type of service are the program's; the program's own stay as they were."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 77)
