@@ -93,10 +93,7 @@ def reuse(port: int) -> None:
     one()
 
 
-KINDS: dict[str, Callable[[int], None]] = {
-    each.__name__: each
-    for each in (blocking, dual, edge, workers, reuse)  # type: ignore[dict-item]
-}
+KINDS: dict[str, Callable[[int], None]] = {each.__name__: each for each in (blocking, dual, edge, workers, reuse)}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]](int(sys.argv[2]))

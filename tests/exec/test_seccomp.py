@@ -38,7 +38,7 @@ def verdict(program: bytes, number: int, *arguments: int, audit: int = X86.audit
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_filter_holds_its_calls_and_nothing_else(name: str) -> None:
-    """On every machine: the calls are held, ioctl only with its one command, getsockopt with one option; all other numbers run on."""
+    """On every machine: ioctl is held only with its one command, getsockopt with one option; all others run on."""
     machine = ARCHITECTURES[name]
     program = seccomp.program(machine, EVERY_CALL)
     held = {number for call, number in machine.calls.items() if call not in (Call.IOCTL, Call.GETSOCKOPT)}

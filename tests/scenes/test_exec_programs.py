@@ -164,7 +164,8 @@ public class Both {
     ServerSocket server = new ServerSocket(port, 10, InetAddress.getByName("127.0.0.1"));
     Thread t = new Thread(() -> { try { for (int i = 0; i < 2; i++) { Socket s = server.accept();
       int n = s.getPort(); byte[] b = new byte[5]; s.getInputStream().readNBytes(b, 0, 5);
-      s.getOutputStream().write((new String(b) + n).getBytes()); s.close(); } } catch (IOException e) { e.printStackTrace(); } });
+      s.getOutputStream().write((new String(b) + n).getBytes()); s.close(); }
+    } catch (IOException e) { e.printStackTrace(); } });
     t.start();
     Socket c = new Socket("127.0.0.1", port);
     c.getOutputStream().write("hello".getBytes());
@@ -236,7 +237,7 @@ def everybodys() -> Iterator[Stage]:
     if not python:
         pytest.skip("nobody may not read this Python or this tree")
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
-        built = stages.build(Path(directory))
+        stages.build(Path(directory))
         subprocess.run(["chown", "-R", "nobody", directory], check=True)
         yield Stage(Path(directory), python)
 

@@ -1,4 +1,4 @@
-"""Which rule a program under `attls exec` gets, what happens when it leaves others behind, and where it is forbidden."""
+"""Which rule a program under `attls exec` gets, what it leaves behind, and where it is forbidden."""
 
 from __future__ import annotations
 
@@ -89,10 +89,12 @@ def test_a_daemon_that_is_left_behind_stays_under_the_policy(stage: Stage) -> No
     port = free_port()
     done = stage.run(stage.policy(inbound(port)), sys.executable, "-c", DAEMON, str(port))
     assert (4, "", "") == (done.code, done.output, done.errors)
-    with socket.create_connection(("127.0.0.1", port)) as raw:
-        with stage.client_context().wrap_socket(raw, server_hostname="localhost") as sock:
-            sock.sendall(b"hello")
-            assert b"HELLO" == sock.recv(100)
+    with (
+        socket.create_connection(("127.0.0.1", port)) as raw,
+        stage.client_context().wrap_socket(raw, server_hostname="localhost") as sock,
+    ):
+        sock.sendall(b"hello")
+        assert b"HELLO" == sock.recv(100)
     pattern = str(stage.directory)
     deadline = time.monotonic() + 10
     while subprocess.run(["pgrep", "-f", f"attls exec.*{pattern}"], capture_output=True, check=False).stdout:
@@ -103,7 +105,7 @@ def test_a_daemon_that_is_left_behind_stays_under_the_policy(stage: Stage) -> No
 def test_what_was_written_before_the_end_arrives(stage: Stage) -> None:
     """A program that writes much and ends at once: the peer gets every byte."""
     count = 5_000_000
-    code = f"import socket; socket.create_connection(('127.0.0.1', int(__import__('sys').argv[1]))).sendall(bytes({count}))"
+    code = f"import socket, sys\nsocket.create_connection(('127.0.0.1', int(sys.argv[1]))).sendall(bytes({count}))"
     with Peer(stage.server_context(), answer=lambda _: b"") as peer:
         done = stage.run(stage.policy(outbound(peer.port)), sys.executable, "-c", code, str(peer.port))
         deadline = time.monotonic() + 20
