@@ -424,6 +424,7 @@ class ClearPhase(ClearRelay):
 def _take_over(new: Relay, old: Relay) -> None:
     """Move the sockets of a living connection from one relay to another."""
     new.app, new.net, old.app, old.net = old.app, old.net, None, None
+    new.gate = old.gate
     new.reactor.disarm(old)
     old.over = True
     new.reactor.connections[new.record.connid] = new
