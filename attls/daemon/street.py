@@ -110,6 +110,7 @@ class HostStreet:
             inbound_port=listeners.inbound_port if listeners is not None else 1012,
             own_uid=os.geteuid(),
             uids_of=functools.cache(local_uids),
+            secondary=_is_followed,
         )
 
 
@@ -147,6 +148,10 @@ def claim_network() -> socket.socket | None:
         f"another attls daemon (process {pid}) steers this network already; stop it first, or run this one in a "
         "network namespace of its own"
     )
+
+
+def _is_followed(rule: nft.SteeringRule) -> bool:
+    return isinstance(rule, Rule) and rule.verdict.settings is not None and rule.verdict.settings.secondary_map
 
 
 class Listener:

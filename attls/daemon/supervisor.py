@@ -37,7 +37,10 @@ from attls.daemon.channel import (
     ChannelClosedError,
     Commit,
     Configure,
+    Dismiss,
     Drain,
+    Introduce,
+    Known,
     Prepare,
     Query,
     Report,
@@ -57,6 +60,7 @@ from attls.daemon.generation import (
 )
 from attls.daemon.mailroom import Mailroom
 from attls.daemon.rundir import HeldRunDirectory
+from attls.daemon.secondary import Primaries, Primary
 from attls.daemon.street import HostStreet
 from attls.daemon.timetable import Timetable
 from attls.daemon.watching import Watch
@@ -149,6 +153,11 @@ class WorkerHandle:
         self.counts = Counts.from_json(report["counts"])
         return report
 
+    async def introduce(self, primaries: Sequence[Primary]) -> None:
+        """Return when the worker knows `primaries`."""
+        self._requests += 1
+        await self.ask(Introduce(self._requests, tuple(primaries)), ("introduced", self._requests))
+
     async def query(self, local: Endpoint, remote: Endpoint) -> Mapping[str, Any] | None:
         """Return what the program of one connection would learn of it, None where it is not this worker's."""
         self._requests += 1
@@ -202,6 +211,7 @@ class Supervisor:
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
         self._mailroom: Mailroom | None = None
+        self._primaries = Primaries()
         self._incarnations: dict[int, int] = {}
         self._restarts = 0
         self._retired = Counts()
@@ -376,6 +386,7 @@ class Supervisor:
             worker.has_gone()
             worker.child.kill()
             with trio.CancelScope(shield=True):
+                await self._dismiss(number, None)
                 await worker.channel.aclose()
                 await _reap(worker.child)
         return problems
@@ -421,6 +432,7 @@ class Supervisor:
         assert generation is not None
         answer = await worker.ask(Prepare(generation), ("prepared", generation.number))
         if not answer["problems"]:
+            await worker.introduce(tuple(self._primaries))
             await worker.ask(Commit(generation.number), ("committed", generation.number))
         return list(answer["problems"])
 
@@ -434,13 +446,17 @@ class Supervisor:
                     nursery.start_soon(self._answer_ring, worker, message)
                 elif kind in ("prepared", "committed"):
                     worker.answered((kind, message["number"]), message)
-                elif kind in ("report", "query"):
+                elif kind == "primary":
+                    nursery.start_soon(self._introduce, worker, _primary(worker.number, message))
+                elif kind == "primary-gone":
+                    nursery.start_soon(self._dismiss, worker.number, int(message["connid"]))
+                elif kind in ("report", "query", "introduced"):
                     worker.answered((kind, message["request"]), message)
                 else:
                     worker.answered((kind, 0), message)
         except ChannelClosedError:
             pass
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             _log.error("worker %d said what is no message (%r); it is replaced", worker.number, error)
         worker.has_gone()
 
@@ -469,6 +485,33 @@ class Supervisor:
             await worker.channel.send(reply)
         except ChannelClosedError:
             return
+
+    # Primaries, which the connections that follow them may meet in any worker
+
+    async def _introduce(self, worker: WorkerHandle, primary: Primary) -> None:
+        self._primaries.add(primary)
+
+        async def tell(other: WorkerHandle) -> None:
+            if other is not worker:
+                with contextlib.suppress(WorkerGoneError):
+                    await other.introduce((primary,))
+
+        await _all(tell, list(self._workers.values()))
+        with contextlib.suppress(ChannelClosedError):
+            await worker.channel.send(Known(primary.connid))
+
+    async def _dismiss(self, number: int, connid: int | None) -> None:
+        if connid is None:
+            self._primaries.forget(number)
+        else:
+            self._primaries.remove(number, connid)
+
+        async def tell(other: WorkerHandle) -> None:
+            if other.number != number:
+                with contextlib.suppress(ChannelClosedError):
+                    await other.channel.send(Dismiss(number, connid))
+
+        await _all(tell, list(self._workers.values()))
 
     def _kill_workers(self) -> None:
         for worker in self._workers.values():
@@ -790,6 +833,19 @@ class Supervisor:
         else:
             reply["connections"] = snapshots
         return reply
+
+
+def _primary(worker: int, message: Mapping[str, Any]) -> Primary:
+    """Read what a worker says of a primary; raises KeyError, TypeError or ValueError."""
+    return Primary(
+        worker,
+        int(message["connid"]),
+        int(message["pid"]),
+        canonical_address(str(message["local"])),
+        canonical_address(str(message["remote"])),
+        str(message["rule"]),
+        None if message["user"] is None else str(message["user"]),
+    )
 
 
 def _endpoint(text: object) -> Endpoint:

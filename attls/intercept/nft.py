@@ -318,6 +318,39 @@ def rule_lines(
             yield f"{_condition(match, words)}{_users(match)} {target}{comment}".strip()
 
 
+def secondary_lines(
+    rules: Iterable[SteeringRule],
+    direction: Direction,
+    uids_of: Callable[[str], frozenset[int]],
+    secondary: Callable[[SteeringRule], bool],
+) -> Iterator[str]:
+    """Yield the lines that steer what may follow a connection, and remember between whom one is steered.
+
+    These rules are looked at one by one and before all others: too much is remembered, never too little. Where nothing
+    more can be remembered, the connection itself is refused.
+    """
+    followed = [rule for rule in rules if rule.verdict.enabled and secondary(rule)]
+    if not followed:
+        return
+    outbound = direction is Direction.OUTBOUND
+    words = OUTBOUND_WORDS if outbound else INBOUND_WORDS
+    target = "goto outbound_steer" if outbound else "goto inbound_steer"
+    for rule in followed:
+        for match in matches_of(rule, direction, uids_of):
+            condition = f"{_condition(match, words)}{_users(match)}".strip()
+            for version, family in ((4, "ip"), (6, "ip6")):
+                if match.version in (None, version):
+                    pair = f"{family} {words['local']} . {family} {words['remote']}"
+                    yield f"{condition} update @pairs{version} {{ {pair} }}".strip()
+                    yield f"{condition} {pair} != @pairs{version} drop".strip()
+    for version, family in ((4, "ip"), (6, "ip6")):
+        yield f"{family} {words['local']} . {family} {words['remote']} @pairs{version} {target}"
+
+
+def _never(_rule: SteeringRule) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Lookup:
     """Many boxes as the elements of one set: `fields` are looked up together, of packets of `version` if that is given.
@@ -454,6 +487,23 @@ SETS = """\
 		flags dynamic,timeout
 		timeout 365d
 	}}
+"""
+
+# Hosts between which a connection of a rule with SecondaryMap was steered: local address first. Whatever is new between
+# them is steered as well, and the daemon tells what follows such a connection. Entries fade when nothing new comes.
+PAIR_SETS = """\
+	set pairs4 {
+		typeof ip saddr . ip daddr
+		size 65536
+		flags dynamic,timeout
+		timeout 30d
+	}
+	set pairs6 {
+		typeof ip6 saddr . ip6 daddr
+		size 65536
+		flags dynamic,timeout
+		timeout 30d
+	}
 """
 
 # `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction. Our mark is taken
@@ -608,17 +658,29 @@ def render(
     inbound_port: int,
     own_uid: int,
     uids_of: Callable[[str], frozenset[int]],
+    secondary: Callable[[SteeringRule], bool] = _never,
     marks: Marks = MARKS,
 ) -> str:
     """Return the whole steering table as one transaction that installs it or replaces the one in force.
 
     `rules` come in search order. The ports are those of our listeners on 127.0.0.1 and ::1, `own_uid` is the uid of
-    the worker processes. `uids_of` gives the uids of the local accounts with a name, ignoring case.
+    the worker processes. `uids_of` gives the uids of the local accounts with a name, ignoring case. `secondary` tells
+    the rules whose connections others may follow (SecondaryMap).
     """
     rules = tuple(rules)
     values = {
-        "OUTBOUND_RULES": _indented(rule_lines(rules, Direction.OUTBOUND, uids_of)),
-        "INBOUND_RULES": _indented(rule_lines(rules, Direction.INBOUND, uids_of)),
+        "OUTBOUND_RULES": _indented(
+            [
+                *secondary_lines(rules, Direction.OUTBOUND, uids_of, secondary),
+                *rule_lines(rules, Direction.OUTBOUND, uids_of),
+            ]
+        ),
+        "INBOUND_RULES": _indented(
+            [
+                *secondary_lines(rules, Direction.INBOUND, uids_of, secondary),
+                *rule_lines(rules, Direction.INBOUND, uids_of),
+            ]
+        ),
         "OUTPORT": str(outbound_port),
         "INPORT": str(inbound_port),
         "OWNUID": str(own_uid),
@@ -641,7 +703,7 @@ def render(
         lines.append(indent + " ".join(_filled(word, values) for word in line.split()))
     # Chains are declared, then deleted with all their rules, then built anew: that works whatever was there before,
     # and, unlike deleting the table, keeps the two sets that remember steered connections.
-    sets = SETS.format(name="steered") + SETS.format(name="program")
+    sets = SETS.format(name="steered") + SETS.format(name="program") + PAIR_SETS
     declared = "\n".join(f"\tchain {name} {{\n\t}}" for name in CHAIN_NAMES)
     deleted = "\n".join(f"delete chain inet {TABLE} {name}" for name in CHAIN_NAMES)
     built = "\n".join(lines)
