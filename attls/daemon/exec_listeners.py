@@ -19,10 +19,10 @@ import os
 import resource
 import select
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from attls import errors
@@ -38,8 +38,7 @@ from attls.relay.connection import Relay
 from attls.tls import Environment
 
 GRACE_SECONDS = 60.0  # how long the end of a knock is remembered that nobody has accepted
-MOST_WAITING = 256  # connections in front of one listener that its program has not accepted; more wait in the kernel
-_WAITING = struct.Struct("=I")  # tcpi_unacked, at 24: for a listener the length of its queue
+MOST_EARLY = 256  # handshakes in flight up to which we take more than the program asks for
 _log = logging.getLogger("attls.exec")
 
 Accepted = tuple[socket.socket, Truth | None]
@@ -147,7 +146,8 @@ class Listeners:
 
     def _fetch(self, watched: _Watched) -> socket.socket | None:
         """Return a duplicate of a watched listener, from whoever has it now; None where nobody does."""
-        for process, number in ((watched.process, watched.number), *holders_of(watched.inode, watched.process)):
+        known = (watched.process, watched.number)
+        for process, number in chain((known,), holders_of(watched.inode, watched.process)):
             try:
                 descriptor = self._programs.duplicate(process, number)
             except OSError:
@@ -171,9 +171,11 @@ class Listeners:
         self._expire()
 
     def _take_early(self, watched: _Watched, listener: socket.socket) -> None:
-        """Take strangers off the listener; as long as there are only knocks, they are the program's."""
-        cookie = watched.cookie
-        while MOST_WAITING > self._waiting.get(cookie, 0) < _queue(listener):
+        """Take strangers off the listener while nothing waits there for the program.
+
+        Where something does, what comes behind it is left: the program will come, and `take` sees to the rest.
+        """
+        while not self._waiting.get(watched.cookie) and self._books.ledger.handshakes < MOST_EARLY:
             taken = self._accept(listener)
             if taken is None:
                 return
@@ -185,7 +187,7 @@ class Listeners:
             else:
                 found = self._judge(watched.process, listener, accepted)
             if found is not None:
-                self._keep(listener, cookie, found)
+                self._keep(listener, watched.cookie, found)
 
     def _keep(self, listener: socket.socket, cookie: int, found: Accepted) -> None:
         """Keep a connection that is the program's, and knock to have it come for it."""
@@ -366,11 +368,6 @@ class Listeners:
             reset(knock.kept)
         if knock.ours is not None:
             knock.ours.close()
-
-
-def _queue(listener: socket.socket) -> int:
-    """Return how many connections wait to be accepted."""
-    return int(_WAITING.unpack_from(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), 24)[0])
 
 
 def _is_dead(sock: socket.socket) -> bool:

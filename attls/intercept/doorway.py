@@ -18,6 +18,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 from attls.intercept import seccomp
@@ -27,6 +28,8 @@ from attls.model import Endpoint, canonical_address
 _SO_COOKIE = 57
 _SO_NETNS_COOKIE = 71
 _TCP_FASTOPEN_CONNECT = 30
+_WAITING = struct.Struct("=I")  # tcpi_unacked, at 24: for a listener the length of its queue
+_PATIENCE = 1000
 _HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 # What a program may have set on its socket that the network, not the program, is to notice.
@@ -103,6 +106,7 @@ class Doorway:
                 known.bind((_HOSTS[socket.AddressFamily(family)], 0))
                 known.listen(0)  # has room for one: this one, which nobody will ever accept
                 self._fillers.append(socket.create_connection(known.getsockname()[:2]))
+                _wait_until_full(known)
             except OSError:
                 known.close()
                 raise
@@ -120,6 +124,16 @@ class Doorway:
             ours.close()
             raise
         return ours
+
+
+def _wait_until_full(listener: socket.socket) -> None:
+    """Wait for the listener's queue: its one connection stands for the other end a moment earlier than for this one."""
+    for _ in range(_PATIENCE):
+        (waiting,) = _WAITING.unpack_from(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), 24)
+        if waiting:
+            return
+        time.sleep(0.001)
+    raise OSError(errno.EAGAIN, "the doorway does not close")
 
 
 def take_back(sock: socket.socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from attls.intercept.owner import INTERPRETERS, job_of_cgroup, job_of_command, u
 from attls.model import JobSource, Owner
 
 _USER_SECONDS = 60.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 _users: dict[int, tuple[float, str | None]] = {}
 
 
@@ -54,18 +56,28 @@ def _user(uid: int) -> str | None:
 
 
 def _job(process: int) -> tuple[str | None, JobSource, float | None]:
-    """Name the job after the cgroup if that has a name, else after the executable or script."""
+    """Name the job after the cgroup if that has a name, else after the executable or script; tell the start time too."""
+    folder = f"/proc/{process}"
     try:
-        found = psutil.Process(process)
-        started = found.create_time()
-        lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
-        for line in lines:
-            named = job_of_cgroup(line.split(":", 2)[2])
-            if named is not None:
-                return *named, started
-        executable = found.exe()
-        interpreted = INTERPRETERS.fullmatch(Path(executable).name)
-        job = job_of_command(executable, found.cmdline() if interpreted else ())
-    except (psutil.Error, OSError):
+        with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123 - this runs for each connection
+            ticks = int(file.read().rpartition(b")")[2].split()[19])  # proc(5): field 22, counted behind the name
+        started = _booted() + ticks / _TICKS
+        with open(f"{folder}/cgroup") as file:  # noqa: PTH123
+            paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
+        named = next(filter(None, map(job_of_cgroup, paths)), None)
+        if named is not None:
+            return *named, started
+        executable = os.readlink(f"{folder}/exe")  # noqa: PTH115
+        arguments: list[str] = []
+        if INTERPRETERS.fullmatch(Path(executable.removesuffix(" (deleted)")).name):
+            with open(f"{folder}/cmdline", "rb") as file:  # noqa: PTH123
+                arguments = file.read().decode(errors="replace").rstrip("\0").split("\0")
+    except (OSError, ValueError, IndexError):
         return None, JobSource.UNKNOWN, None
+    job = job_of_command(executable, arguments)
     return job, JobSource.EXECUTABLE if job else JobSource.UNKNOWN, started
+
+
+@cache
+def _booted() -> float:
+    return psutil.boot_time()

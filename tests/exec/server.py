@@ -79,18 +79,19 @@ def workers(port: int) -> None:
 def reuse(port: int) -> None:
     """Two listeners on one port (SO_REUSEPORT), each with a thread of its own."""
 
-    def one() -> None:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(16)
+    def one(listener: socket.socket) -> None:
         while True:
             sock, name = listener.accept()
             threading.Thread(target=serve, args=(sock, name), daemon=True).start()
 
-    threading.Thread(target=one, daemon=True).start()
+    listeners = [socket.socket() for _ in range(2)]
+    for listener in listeners:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(16)
     print("ready", flush=True)
-    one()
+    threading.Thread(target=one, args=(listeners[0],), daemon=True).start()
+    one(listeners[1])
 
 
 KINDS: dict[str, Callable[[int], None]] = {each.__name__: each for each in (blocking, dual, edge, workers, reuse)}
