@@ -105,6 +105,10 @@ class Law:
     job_conditions: tuple[Conditions, ...] = ()
     jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
 
+    def rule(self, name: str) -> Rule:
+        """Return a rule by its name; raises KeyError."""
+        return self.rules[name]
+
     def maps_by_job(self, verdict: Verdict) -> bool:
         """Tell whether the user of a client's certificate may depend on the program's job name."""
         settings = verdict.settings
@@ -113,10 +117,6 @@ class Law:
             and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
             and bool(self.generation.users.criteria)
         )
-
-    def rule(self, name: str) -> Rule:
-        """Return a rule by its name; raises KeyError."""
-        return self.rules[name]
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
@@ -316,7 +316,7 @@ class Service:
             followed = self._followed(flow, owner, verdict, law)
             if followed is not None:
                 owner, verdict = replace(owner, user=followed.user), law.rule(followed.rule).verdict
-        if not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
+        elif not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
             owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
