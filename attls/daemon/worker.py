@@ -35,12 +35,13 @@ from attls.daemon.channel import (
     Settle,
     worker_end,
 )
+from attls.daemon.lookups import Lookups
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.service import Service
 from attls.daemon.street import adopt
 from attls.daemon.switchboard import Switchboard
 from attls.errors import KeyringError
-from attls.intercept import Owners
+from attls.intercept import MARKS, Owners
 from attls.keyring import Keyring
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
@@ -65,6 +66,9 @@ class Worker:
             ask_ring=self._ask_ring,
         )
         self.switchboard = Switchboard(self.service, owners)
+        reactor = self.service.reactor
+        self.lookups = Lookups(mark=MARKS.network, wake=reactor.give_way)
+        reactor.start_inquiry = self.lookups.start
 
     def desk(self, order: Configure) -> Desk:
         """Return our place at the control socket."""
@@ -152,6 +156,7 @@ async def serve(ours: socket.socket) -> None:
             stack.callback(configure_log(journal=order.journal).close)
             worker = Worker(channel, order)
             async with trio.open_nursery() as nursery:
+                await nursery.start(worker.lookups.run)
                 await nursery.start(worker.service.run)
                 await nursery.start(worker.switchboard.run, worker.desk(order))
                 await channel.send({"kind": "ready", "pid": os.getpid()})

@@ -26,6 +26,7 @@ from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Identity, Keyring, UserMap
 from attls.model import ClientAuthType, HandshakeRole, Protocol, TlsSettings
 from attls.tls import ciphers, names, reasons, verification
+from attls.tls.inquiry import Inquiries, Inquiry
 from attls.tls.verification import Peer
 
 _VERSIONS = {
@@ -66,8 +67,12 @@ class Environment:
             settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
             and settings.client_auth is not ClientAuthType.PASS_THRU
         )
+        verifies = settings.role is HandshakeRole.CLIENT or self.knows_users
+        self._inquiries = Inquiries(settings.revocation) if settings.revocation is not None and verifies else None
         self._has_mode = settings.certificate_validation != "Any"  # what Any asks for, OpenSSL has checked
-        self._keeps_chain = self._has_mode or settings.revocation is not None
+        self._keeps_chain = self._has_mode or self._inquiries is not None
+        # A resumed handshake brings no chain that could be asked about, so where revocation counts there is none.
+        self._resumes = bool(settings.session_timeout and settings.session_cache_size) and self._inquiries is None
         self._sessions: OrderedDict[tuple[str, int], tuple[SSL.Session, float]] = OrderedDict()
         try:
             self._context = self._build()
@@ -91,6 +96,8 @@ class Environment:
             engine.set_accept_state()
             return engine
         engine.set_connect_state()
+        if self._inquiries is not None:
+            engine.request_ocsp()
         if self.settings.sni_names:
             engine.set_tlsext_host_name(self.settings.sni_names[0].encode("idna"))
         session, expires = self._sessions.get(destination, (None, 0.0))
@@ -101,11 +108,7 @@ class Environment:
     def remember(self, engine: SSL.Connection, destination: tuple[str, int], now: float) -> None:
         """Keep a client's session for the next connection to `destination`, dropping the oldest when full."""
         settings = self.settings
-        if (
-            self.is_server
-            or not settings.client_tickets
-            or not (settings.session_timeout and settings.session_cache_size)
-        ):
+        if self.is_server or not settings.client_tickets or not self._resumes:
             return
         session = engine.get_session()
         if session is None:
@@ -153,6 +156,23 @@ class Environment:
         if peer.user is None and self.settings.client_auth is ClientAuthType.SAF_CHECK:
             raise TlsError(errors.NO_USER)
         return peer.user
+
+    @property
+    def asks_about_revocation(self) -> bool:
+        """Whether there is an `inquiry` to be made after each handshake, before anything else happens."""
+        return self._inquiries is not None
+
+    def inquiry(self, engine: SSL.Connection) -> Inquiry:
+        """Return what is to be asked about the peer of `engine`, whose handshake is over.
+
+        Only where it `asks_about_revocation`. A client that sent no certificate has nothing to be asked about.
+        """
+        assert self._inquiries is not None
+        peer: Peer = engine.get_app_data()
+        chain = peer.chain()
+        if not chain and engine.get_peer_certificate() is not None:
+            raise TlsError(reasons.UNVERIFIED)  # cannot be: nothing is resumed
+        return self._inquiries.ask(chain, peer.staple)
 
     def _build(self) -> SSL.Context:
         settings = self.settings
@@ -253,6 +273,8 @@ class Environment:
             if settings.client_auth in (ClientAuthType.REQUIRED, ClientAuthType.SAF_CHECK):
                 mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_verify(mode, self._verify)
+        if self._inquiries is not None and not self.is_server:
+            context.set_ocsp_client_callback(_keep_staple)
 
     def _verify(self, engine: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
         """Judge one certificate of the peer's chain; called by OpenSSL from the root down to depth 0."""
@@ -300,7 +322,7 @@ class Environment:
             raise verification.RefusedError(errors.NAME_MISMATCH, f"wanted {wanted}")
 
     def _set_sessions(self, context: SSL.Context, settings: TlsSettings) -> None:
-        caching = bool(settings.session_timeout and settings.session_cache_size)
+        caching = self._resumes
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER if caching and self.is_server else SSL.SESS_CACHE_OFF)
         context.set_timeout(max(settings.session_timeout, 1))
         if self.is_server:
@@ -310,3 +332,10 @@ class Environment:
             context.set_session_id(hashlib.sha256(f"{settings!r}\0{self.keyring.name}\0{trust}".encode()).digest())
         if not caching or not (settings.server_tickets if self.is_server else settings.client_tickets):
             context.set_options(SSL.OP_NO_TICKET)
+
+
+def _keep_staple(engine: SSL.Connection, staple: bytes, _: object) -> bool:
+    """Note the OCSP answer that a server sent along; it is judged with the others, once the handshake is over."""
+    peer: Peer = engine.get_app_data()
+    peer.staple = staple
+    return True
