@@ -171,11 +171,14 @@ def echo(accepted: socket.socket, rest: list[socket.socket]) -> None:
                     new, _ = sock.accept()
                     socks[new.fileno()] = new
                     epoll.register(new, select.EPOLLIN)
-            elif data := sock.recv(65536):
-                sock.sendall(data)
             else:
-                epoll.unregister(sock)
-                socks.pop(descriptor).close()
+                data = b""
+                with contextlib.suppress(ConnectionError):
+                    data = sock.recv(65536)
+                    sock.sendall(data)
+                if not data:
+                    epoll.unregister(sock)
+                    socks.pop(descriptor).close()
 
 
 def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,11 +31,12 @@ from attls.daemon.generation import (
     settings_in_use,
     with_code,
 )
+from attls.daemon.secondary import Primaries, Primary
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
 from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
-from attls.policy import PolicySet
+from attls.policy import PolicySet, Rule
 from attls.relay import Reactor
 from attls.tls import Environment
 
@@ -100,6 +101,7 @@ class Law:
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
     failures: dict[tuple[TlsSettings, str], tuple[float, AttlsError]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
     jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
 
@@ -111,6 +113,10 @@ class Law:
             and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
             and bool(self.generation.users.criteria)
         )
+
+    def rule(self, name: str) -> Rule:
+        """Return a rule by its name; raises KeyError."""
+        return self.rules[name]
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
@@ -155,6 +161,10 @@ class Service:
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
         self._policies: dict[int, PolicySet] = {}
+        self.primaries = Primaries()
+        # Tell the other workers of a primary, and of its end; None where there are no others.
+        self.introduce: Callable[[Primary], Awaitable[None]] | None = None
+        self.dismiss: Callable[[int], Awaitable[None]] | None = None
         # Answers the programs of our connections; told of each one. None where there is no control channel.
         self.switchboard: Switchboard | None = None
         self._waiting = 0
@@ -173,7 +183,7 @@ class Service:
 
         Environments whose settings and ring did not change are taken over, and their sessions with them.
         """
-        law = Law(generation)
+        law = Law(generation, rules={rule.name: rule for rule in generation.policy.rules})
         problems = []
         for settings, rules in settings_in_use(generation.policy.rules).items():
             if belongs_to_connection_user(settings.keyring):
@@ -300,14 +310,33 @@ class Service:
             self._refuse(accepted, flow, errors.NO_LISTENER)
             return
         verdict = law.generation.policy.match(flow, owner, self._now())
+        followed = None
+        if self.primaries.between(flow.local.address, flow.remote.address):
+            owner = self._owner(flow, complete=True) or owner
+            followed = self._followed(flow, owner, verdict, law)
+            if followed is not None:
+                owner, verdict = replace(owner, user=followed.user), law.rule(followed.rule).verdict
         if not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
             owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
         record = self.ledger.open(flow, owner, verdict, generation=law.generation.number)
+        if followed is not None:
+            record.map_type = "Secondary"
         if self.switchboard is not None:
             self.switchboard.admitted(record, law)
+        settings = verdict.settings
+        if settings is not None and settings.secondary_map and followed is None:
+            assert self._nursery is not None
+            self._waiting += 1
+            self._nursery.start_soon(self._introduce_and_carry, law, listener, accepted, record)
+        else:
+            self._hand_over(law, listener, accepted, record)
+
+    def _hand_over(self, law: Law, listener: Listener, accepted: socket.socket, record: Record) -> None:
+        """Give an admitted connection to the relay, in clear, under TLS, or under control of its program."""
+        verdict = record.verdict
         settings = verdict.settings
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
@@ -318,6 +347,63 @@ class Service:
             assert self._nursery is not None
             self._waiting += 1
             self._nursery.start_soon(self._admit_with_own_ring, law, settings, listener, accepted, record)
+
+    # Connections that follow others
+
+    def _followed(self, flow: Flow, owner: Owner, verdict: Verdict, law: Law) -> Primary | None:
+        """Return the primary whose rule this connection gets: of the same process, and no better rule fits."""
+        found = self.primaries.find(owner.pid, flow.local.address, flow.remote.address)
+        if found is None or found.rule not in law.rules:
+            return None
+        rule = law.rule(found.rule)
+        settings = rule.verdict.settings
+        if settings is None or not settings.secondary_map:
+            return None
+        if verdict.rule is not None and law.rule(verdict.rule).priority >= rule.priority:
+            return None
+        return found
+
+    async def _introduce_and_carry(self, law: Law, listener: Listener, accepted: socket.socket, record: Record) -> None:
+        """Let every worker know of a primary before its program hears of it; only then can something follow it."""
+        known = False
+        try:
+            await self._introduce(record)
+            known = True
+        finally:
+            self._waiting -= 1
+            if not known:
+                reset(accepted)
+                record.close(errors.STOPPED)
+        if record.reason is None:
+            self._hand_over(law, listener, accepted, record)
+
+    async def _introduce(self, record: Record) -> None:
+        flow, owner = record.flow, record.owner
+        if owner.pid is None:
+            owner = self._owner(flow, complete=True) or owner
+        if owner.pid is None or record.verdict.rule is None:
+            return  # nobody can be told to belong to it
+        primary = Primary(
+            self.ledger.worker,
+            record.connid,
+            owner.pid,
+            flow.local.address,
+            flow.remote.address,
+            record.verdict.rule,
+            owner.user,
+        )
+        self.primaries.add(primary)
+        if self.introduce is not None:
+            await self.introduce(primary)
+
+    def closed(self, record: Record) -> None:
+        """Forget a primary that has ended, here and everywhere."""
+        settings = record.verdict.settings
+        if settings is None or not settings.secondary_map or record.map_type == "Secondary":
+            return
+        self.primaries.remove(self.ledger.worker, record.connid)
+        if self.dismiss is not None and self._nursery is not None:
+            self._nursery.start_soon(self.dismiss, record.connid)
 
     def _owner(self, flow: Flow, *, complete: bool) -> Owner | None:
         if flow.direction is Direction.OUTBOUND:

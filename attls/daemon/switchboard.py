@@ -151,6 +151,7 @@ class Switchboard:
             self.directory.remove(record.connid)
             self._laws.pop(record.connid, None)
             self._cookies.pop(record.connid, None)
+            self._service.closed(record)
         event = self._events.pop(record.connid, None)
         if event is not None:
             event.set()

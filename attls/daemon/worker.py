@@ -26,7 +26,10 @@ from attls.daemon.channel import (
     ChannelClosedError,
     Commit,
     Configure,
+    Dismiss,
     Drain,
+    Introduce,
+    Known,
     Prepare,
     Query,
     Report,
@@ -37,6 +40,7 @@ from attls.daemon.channel import (
 )
 from attls.daemon.lookups import Lookups
 from attls.daemon.process import die_with_parent, forbid_dumps
+from attls.daemon.secondary import Primary
 from attls.daemon.service import Service
 from attls.daemon.street import adopt
 from attls.daemon.switchboard import Switchboard
@@ -46,6 +50,9 @@ from attls.keyring import Keyring
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
 from attls.relay import Reactor
+
+# A worker that does not listen for so long does not accept anything either.
+INTRODUCE_SECONDS = 5.0
 
 _log = logging.getLogger("attls.worker")
 
@@ -69,6 +76,10 @@ class Worker:
         reactor = self.service.reactor
         self.lookups = Lookups(mark=MARKS.network, wake=reactor.give_way)
         reactor.start_inquiry = self.lookups.start
+        self._unknown: dict[int, trio.Event] = {}
+        if order.workers > 1:
+            self.service.introduce = self._introduce
+            self.service.dismiss = self._dismiss
 
     def desk(self, order: Configure) -> Desk:
         """Return our place at the control socket."""
@@ -105,6 +116,19 @@ class Worker:
                     self._ring_came(order)
                 elif isinstance(order, Report):
                     nursery.start_soon(self._report, order)
+                elif isinstance(order, Introduce):
+                    for primary in order.primaries:
+                        service.primaries.add(primary)
+                    await self._say(kind="introduced", request=order.request)
+                elif isinstance(order, Dismiss):
+                    if order.connid is None:
+                        service.primaries.forget(order.worker)
+                    else:
+                        service.primaries.remove(order.worker, order.connid)
+                elif isinstance(order, Known):
+                    known = self._unknown.pop(order.connid, None)
+                    if known is not None:
+                        known.set()
                 elif isinstance(order, Query):
                     found = self.switchboard.query(order.local, order.remote)
                     await self._say(kind="query", request=order.request, connection=found)
@@ -120,6 +144,25 @@ class Worker:
         await self._say(kind="draining")
         await self.service.drain(seconds)
         stop.cancel()
+
+    async def _introduce(self, primary: Primary) -> None:
+        """Return when every worker knows `primary`."""
+        known = self._unknown[primary.connid] = trio.Event()
+        await self._say(
+            kind="primary",
+            connid=primary.connid,
+            pid=primary.pid,
+            local=str(primary.local),
+            remote=str(primary.remote),
+            rule=primary.rule,
+            user=primary.user,
+        )
+        with trio.move_on_after(INTRODUCE_SECONDS):
+            await known.wait()
+        self._unknown.pop(primary.connid, None)
+
+    async def _dismiss(self, connid: int) -> None:
+        await self._say(kind="primary-gone", connid=connid)
 
     async def _ask_ring(self, generation: int, reference: str, user: str) -> Keyring:
         self._requests += 1

@@ -425,6 +425,7 @@ class ClearPhase(ClearRelay):
 def _take_over(new: Relay, old: Relay) -> None:
     """Move the sockets of a living connection from one relay to another."""
     new.app, new.net, old.app, old.net = old.app, old.net, None, None
+    new.gate = old.gate
     new.reactor.disarm(old)
     old.over = True
     new.reactor.connections[new.record.connid] = new
@@ -688,7 +689,9 @@ class TlsPhase(SecureRelay):
                 return
             record.bytes_out += count
             try:
-                engine.send(_received[:count])
+                taken = 0
+                while taken < count:  # a peer may have asked for short records
+                    taken += engine.send(_received[taken:count])
             except EngineError as error:
                 self._fail(error)
                 return

@@ -26,6 +26,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -34,7 +35,7 @@ from attls.errors import Reason
 from attls.model import Direction
 from attls.observe import Record
 from attls.relay.clear import ClearRelay
-from attls.relay.connection import Relay
+from attls.relay.connection import Gate, Relay
 from attls.relay.controlled import Controlled
 from attls.relay.secure import SecureRelay
 from attls.tls import Environment, Inquiry
@@ -50,6 +51,13 @@ _TICK = 0.25  # seconds between looks at the deadlines, while there are any
 
 
 StartInquiry = Callable[[Inquiry, Callable[[Reason | None, str], None]], None]
+
+
+class Descriptor(Protocol):
+    """Anything that epoll can watch."""
+
+    def fileno(self) -> int:
+        """Return the descriptor's number."""
 
 
 class Reactor:
@@ -84,12 +92,14 @@ class Reactor:
         dial: Callable[[], socket.socket],
         environment: Environment | None,
         controlled: bool = False,
+        gate: Gate | None = None,
     ) -> Relay:
         """Take over a connection until it ends; closes `accepted` and closes `record`, exactly once, whatever happens.
 
         `record.flow` says which end `accepted` is: the program's (outbound) or the network's (inbound). `dial` starts
         the connection to the other end and returns its socket, or raises OSError. Without `environment` bytes are
         relayed in clear; a `controlled` connection's program may ask for TLS later (`controls` finds it then).
+        `gate` is told when the connection stands and when it is over.
         """
         if controlled:
             control = self.controls[record.connid] = Controlled(self, record, dial)
@@ -98,6 +108,7 @@ class Reactor:
             relay = ClearRelay(self, record, dial)
         else:
             relay = SecureRelay(self, record, dial, environment)
+        relay.gate = gate
         self.connections[record.connid] = relay
         if record.flow.direction is Direction.OUTBOUND:
             relay.app = accepted
@@ -130,10 +141,10 @@ class Reactor:
         if not self._epoll.closed:
             self.unwatch(descriptor)
 
-    def watch_listener(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
-        """Call `handler(mask)` as long as the listening socket has connections to accept (level-triggered)."""
-        self.handlers[sock.fileno()] = handler
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
+    def watch_listener(self, listener: Descriptor, handler: Callable[[int], None]) -> None:
+        """Call `handler(mask)` as long as there is something to take from `listener` (level-triggered)."""
+        self.handlers[listener.fileno()] = handler
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
 
     def yield_to(self, descriptor: int) -> None:
         """Give way to other trio tasks as soon as `descriptor`, which one of them waits for, is readable."""

@@ -45,6 +45,15 @@ _received = memoryview(bytearray(_READ))
 _plain = memoryview(bytearray(_READ + 2 * RECORD))
 
 
+def _encrypt_rest(engine: Engine, start: int, end: int) -> bytes:
+    # A peer that asked for short records (max_fragment_length, RFC 6066) makes the engine take less than it was given.
+    records = []
+    while start < end:
+        start += engine.send(_received[start:end])
+        records.append(engine.bio_read(RECORD + _OVERHEAD))
+    return b"".join(records)
+
+
 class SecureRelay(Relay):
     """A connection whose network side is TLS."""
 
@@ -389,8 +398,11 @@ class SecureRelay(Relay):
             self.record.bytes_out += count
             try:
                 if count <= RECORD:
-                    engine.send(_received[:count])
-                    if not self._send(engine.bio_read(RECORD + _OVERHEAD)):
+                    taken = engine.send(_received[:count])
+                    records = engine.bio_read(RECORD + _OVERHEAD)
+                    if taken < count:
+                        records += _encrypt_rest(engine, taken, count)
+                    if not self._send(records):
                         return
                 elif not self._encrypt_many(engine, count):
                     return
@@ -407,8 +419,11 @@ class SecureRelay(Relay):
         assert net is not None
         records = []
         for start in range(0, count, RECORD):
-            engine.send(_received[start : min(start + RECORD, count)])
+            end = min(start + RECORD, count)
+            taken = engine.send(_received[start:end])
             records.append(engine.bio_read(RECORD + _OVERHEAD))
+            if taken < end - start:
+                records.append(_encrypt_rest(engine, start + taken, end))
         try:
             sent = net.sendmsg(records)
         except BlockingIOError:

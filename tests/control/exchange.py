@@ -29,6 +29,7 @@ from attls.control.server import Desk
 from attls.daemon.service import Law, Service
 from attls.daemon.switchboard import Switchboard
 from attls.intercept import Owners
+from attls.keyring import UserMap
 from attls.model import UNKNOWN_OWNER, Direction, Endpoint, Flow, HandshakeRole, Owner, TlsSettings, Verdict
 from attls.observe import Ledger, Record
 from attls.relay import Reactor
@@ -154,7 +155,7 @@ class Exchange:
         self.service = Service(
             self.ledger, self.reactor, owners, listeners=list(self.gates.values()), ask_ring=self._no_ring
         )
-        generation = SimpleNamespace(number=1, policy=OneVerdict(self.verdict))
+        generation = SimpleNamespace(number=1, policy=OneVerdict(self.verdict), users=UserMap())
         law = Law(generation)  # type: ignore[arg-type]
         if self.settings is not None:
             names = ("server.test",) if self.settings.role is not HandshakeRole.CLIENT else ()

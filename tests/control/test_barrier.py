@@ -5,14 +5,18 @@ Each race runs many times with another timing; ATTLS_TEST_PROFILE=deep multiplie
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +77,7 @@ class Wire:
     def read(self, count: int) -> bytes:
         parts = b""
         while len(parts) < count:
-            part = self.drive(lambda: self.tls.read(count - len(parts)))
+            part = self.drive(partial(self.tls.read, count - len(parts)))
             if not part:
                 raise EOFError
             parts += part
@@ -217,12 +221,14 @@ def test_injected_cleartext_is_never_delivered(tmp_path: Path, role: HandshakeRo
     """Commands behind STARTTLS (or its answer), in the same segment or later: 5003 and a reset, never data."""
     generator = random.Random(11)
     with Exchange(tmp_path, controlled(role)) as exchange:
+        told: set[int] = set()
         for _ in range(ROUNDS):
             with exchange.inbound() as (program, peer):
                 together = generator.random() < 0.6
                 peer.sendall(b"STARTTLS\r\n" + (b"MAIL FROM:<evil>\r\n" if together else b""))
                 assert b"STARTTLS\r\n" == exactly(program, 10)
-                injecting = in_thread(lambda: None if together else peer.sendall(b"MAIL FROM:<evil>\r\n"))
+                rest = b"" if together else b"MAIL FROM:<evil>\r\n"
+                injecting = in_thread(partial(peer.sendall, rest))
                 program.setblocking(blocking)
                 try:
                     status = exchange.start(program)
@@ -230,11 +236,13 @@ def test_injected_cleartext_is_never_delivered(tmp_path: Path, role: HandshakeRo
                     assert status.in_progress
                 except AttlsControlError as error:
                     # Blocking: told so. Not blocking: the injected bytes were there already, which ended it at once.
-                    assert errno.ECONNRESET == error.errno
-                injecting()
+                    told.add(error.errno)
+                with contextlib.suppress(ConnectionError):  # it may have been over by then
+                    injecting()
                 program.settimeout(SECONDS)
                 with pytest.raises(ConnectionResetError):
                     assert b"never" == program.recv(100)
+        assert told <= {errno.ECONNRESET}
         codes = {record.reason.code for record in exchange.records if record.reason is not None}
         assert {5003} == codes
 
@@ -252,7 +260,7 @@ def test_a_flood_before_the_request_ends_the_connection(exchange: Exchange) -> N
     """Nobody has to hold more than a ClientHello's worth of unread bytes."""
     with exchange.inbound() as (program, peer):
         peer.setblocking(False)
-        with pytest.raises(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
                 peer.send(b"\x16\x03\x01" * 10_000)
         with pytest.raises(AttlsControlError) as caught:
@@ -351,11 +359,7 @@ def test_a_forked_child_may_start_tls(exchange: Exchange) -> None:
     with exchange.inbound() as (program, peer):
         wire = Wire(peer, client_context())
         shaking = in_thread(wire.shake)
-        call = f"client.start_tls({program.fileno()}, run_dir={str(exchange.run_dir)!r})"
-        code = f"import socket\nfrom attls import client\n{call}"
-        import subprocess
-        import sys
-
+        code = f"from attls import client; client.start_tls({program.fileno()}, run_dir={str(exchange.run_dir)!r})"
         subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[program.fileno()], timeout=SECONDS)
         shaking()
         wire.write(b"for the parent")
@@ -400,6 +404,6 @@ def test_cycles_leave_nothing_behind(exchange: Exchange) -> None:
             exchange.start(program)
             exchange.stop(program)
             counts.append(exchange.descriptors())
-        assert counts[5] == counts[-1]
+        assert max(counts[-20:]) <= max(counts[:20])
         assert 1 == exchange.call(lambda: len(exchange.reactor.controls))
-        assert {} == exchange.call(lambda: dict.fromkeys(exchange.switchboard._events, 1))
+        assert {} == exchange.call(lambda: dict(exchange.switchboard._events))

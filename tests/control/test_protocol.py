@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import struct
@@ -20,7 +21,6 @@ from attls.control.protocol import (
     QUADRUPLET_SIZE,
     VERSION1,
     VERSION2,
-    Call,
     Ioctl,
     Junior,
     Key,
@@ -57,6 +57,14 @@ def refusal(packet: bytes) -> tuple[int, int]:
     return caught.value.errno, caught.value.junior
 
 
+def outcome(packet: bytes) -> int:
+    try:
+        protocol.parse_request(packet)
+    except RefusalError as error:
+        return error.errno
+    return 0
+
+
 def version2(gets: tuple[int, ...], *, length: int = 4096, request: int = 0, sets: int = 0) -> bytes:
     header = bytearray(protocol.build_header(gets))
     struct.pack_into("=II", header, 20, sets, len(gets) - sets)
@@ -74,30 +82,21 @@ def test_fields_survive_the_wire(ioctl: Ioctl) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_request_or_a_refusal(packet: bytes) -> None:
     """Whatever a program sends is understood or refused with an errno; nothing else is raised."""
-    try:
-        assert isinstance(protocol.parse_request(packet), Call)
-    except RefusalError as error:
-        assert error.errno in (errno.EINVAL, errno.EPERM)
+    assert outcome(packet) in (0, errno.EINVAL, errno.EPERM)
 
 
 @given(st.sampled_from([1, 2]), st.integers(0, 255), st.binary(max_size=200))
 def test_any_contents_are_a_request_or_a_refusal(version: int, request: int, contents: bytes) -> None:
     """The same for packets whose structure is right."""
     packet = Ioctl(version=version, request=request, buffer=1, buffer_length=200).pack() + contents
-    try:
-        protocol.parse_request(packet)
-    except RefusalError as error:
-        assert error.errno in (errno.EINVAL, errno.EPERM)
+    assert outcome(packet) in (0, errno.EINVAL, errno.EPERM)
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_reply_or_malformed(packet: bytes) -> None:
     """Clients survive whatever comes back."""
-    try:
-        reply = protocol.parse_reply(packet)
-        protocol.read_header(reply.contents)
-    except MalformedError:
-        pass
+    with contextlib.suppress(MalformedError):
+        protocol.read_header(protocol.parse_reply(packet).contents)
 
 
 @given(ioctls, st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1), st.binary(max_size=64))

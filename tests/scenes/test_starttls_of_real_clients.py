@@ -12,7 +12,7 @@ import pytest
 
 from tests.namespaces import Sniffer, wait_until
 from tests.scenes.conftest import Stage
-from tests.scenes.daemons import ROOT, rule
+from tests.scenes.daemons import ROOT, client_context, rule
 
 pytestmark = pytest.mark.scene
 CONTROLLED = "ApplicationControlled On"
@@ -152,3 +152,70 @@ def test_ftp_with_lftp(stage: Stage, files: Path, tmp_path: Path) -> None:
     )
     assert "big" in at_peer(stage, "lftp", "-c", commands, environment={"HOME": str(tmp_path)})
     assert (files / "big").read_bytes() == (files / "copy").read_bytes()
+
+
+SECONDARY = "ApplicationControlled On\n    SecondaryMap On"
+
+
+@pytest.mark.parametrize("client", ["curl", "lftp"])
+def test_ftp_data_connections_follow_the_control_connection(
+    stage: Stage, files: Path, tmp_path: Path, client: str
+) -> None:
+    """SecondaryMap: no rule for the data ports, and still not a byte of the file in clear; netstat says Secondary."""
+    if shutil.which(client) is None:
+        pytest.skip(f"{client} is not installed")
+    stage.daemon.start(rule("ftp", port=2121, extra=SECONDARY))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ATTLS_RUN_DIR": str(stage.daemon.run_dir)}
+    stage.host.popen(
+        [sys.executable, "-m", "attls.examples.ftp", "10.1.0.1", "2121", str(files), "7100-7109"],
+        stdout=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    wait_until(lambda: ":2121 " in stage.host.run("ss", "-Hltn"), 10)
+    sniffer = Sniffer(stage.host, "veth1a")
+    if client == "curl":
+        at_peer(
+            stage, "curl", "-sS", "--ssl-reqd", "--cacert", str(stage.rings / "ca.pem"), "-u", "me:x",
+            "ftp://10.1.0.1:2121/big", "-o", str(tmp_path / "got"),
+        )  # fmt: skip
+    else:
+        commands = (
+            f"set ssl:ca-file {stage.rings}/ca.pem; set ftp:ssl-force yes; set ftp:ssl-protect-data yes; "
+            f"set net:timeout 10; set net:max-retries 1; open -u me,x -p 2121 10.1.0.1; get big -o {tmp_path}/got"
+        )
+        at_peer(stage, "lftp", "-c", commands, environment={"HOME": str(tmp_path)})
+    assert (files / "big").read_bytes() == (tmp_path / "got").read_bytes()
+    assert b"not for the wire" not in sniffer.seen()
+    sniffer.close()
+    # What nobody follows is no secondary: the example's data port, without a control connection of that peer.
+    assert [] == stage.daemon.connections()
+
+
+def test_a_second_connection_shows_as_secondary(stage: Stage) -> None:
+    """Of the same process and between the same hosts, in either direction, as long as the primary lives."""
+    stage.daemon.start(rule("first", port=7000, extra="SecondaryMap On"))
+    context = client_context(stage.rings)
+    with (
+        stage.host.listen("10.1.0.1", 7000) as first,
+        stage.host.listen("10.1.0.1", 7001) as second,
+        stage.peer.listen("10.1.0.2", 7002) as back,
+    ):
+        with stage.peer.connect("10.1.0.1", 7001) as alone:
+            program, _ = second.accept()
+            with program:
+                program.sendall(b"in clear, for nothing was before it")
+                assert alone.recv(100) == b"in clear, for nothing was before it"
+        for _ in range(4):
+            with context.wrap_socket(stage.peer.connect("10.1.0.1", 7000)) as primary:
+                control, _ = first.accept()
+                with control, context.wrap_socket(stage.peer.connect("10.1.0.1", 7001)) as follower:
+                    data, _ = second.accept()
+                    # The program connects out, and is the TLS server there too, as an FTP server in active mode.
+                    outgoing = stage.host.connect("10.1.0.2", 7002)
+                    with data, outgoing, context.wrap_socket(back.accept()[0]) as called:
+                        data.sendall(b"protected")
+                        outgoing.sendall(b"protected too")
+                        assert b"protected" == follower.recv(100)
+                        assert b"protected too" == called.recv(100)
+                        found = [(each["rule"], each["map_type"]) for each in stage.daemon.connections()]
+                        assert [("first", "Primary"), ("first", "Secondary"), ("first", "Secondary")] == sorted(found)
+                assert primary

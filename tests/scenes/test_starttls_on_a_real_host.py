@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,10 +83,8 @@ def test_a_client_starts_and_stops_tls(stage: Stage, sniffer: Sniffer, version: 
                 status = client.query(program, run_dir=stage.daemon.run_dir)
                 assert PolicyStatus.APPLCNTRL is status.policy
                 peer, _ = listener.accept()
-                context = server_context(stage.rings)
-                conversation(
-                    program, peer, lambda sock: context.wrap_socket(sock, server_side=True), stage.daemon.run_dir
-                )
+                wrap = partial(server_context(stage.rings).wrap_socket, server_side=True)
+                conversation(program, peer, wrap, stage.daemon.run_dir)
     seen = sniffer.seen()
     assert b"clear again" in seen
     assert SECRET not in seen

@@ -1,0 +1,71 @@
+"""Who makes a held call: exact, because the program stands still while we look.
+
+User and inode are those of the socket (its owner stays the one who made it, whoever uses it now); process and job name
+are those of the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import psutil
+
+from attls.intercept.owner import INTERPRETERS, job_of_cgroup, job_of_command, user_name
+from attls.model import JobSource, Owner
+
+_USER_SECONDS = 60.0
+_users: dict[int, tuple[float, str | None]] = {}
+
+
+def owner_of(process: int, sock: socket.socket, *, complete: bool) -> Owner:
+    """Return the owner of `sock` as `process` uses it; with `complete` also its job name."""
+    status = os.fstat(sock.fileno())
+    job, source, started = None, JobSource.UNKNOWN, None
+    if complete:
+        job, source, started = _job(process)
+    return Owner(
+        uid=status.st_uid,
+        user=_user(status.st_uid),
+        pid=process,
+        job=job,
+        job_source=source,
+        start_time=started,
+        inode=status.st_ino,
+    )
+
+
+def command_of(process: int) -> str:
+    """Return the name of the executable file of `process`, for a line in the log; empty where it cannot be told."""
+    try:
+        return Path(os.readlink(f"/proc/{process}/exe")).name  # noqa: PTH115 - the name, not a path of ours
+    except OSError:
+        return ""
+
+
+def _user(uid: int) -> str | None:
+    now = time.monotonic()
+    known = _users.get(uid)
+    if known is None or now - known[0] > _USER_SECONDS:
+        known = _users[uid] = (now, user_name(uid))
+    return known[1]
+
+
+def _job(process: int) -> tuple[str | None, JobSource, float | None]:
+    """Name the job after the cgroup if that has a name, else after the executable or script."""
+    try:
+        found = psutil.Process(process)
+        started = found.create_time()
+        lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
+        for line in lines:
+            named = job_of_cgroup(line.split(":", 2)[2])
+            if named is not None:
+                return *named, started
+        executable = found.exe()
+        interpreted = INTERPRETERS.fullmatch(Path(executable).name)
+        job = job_of_command(executable, found.cmdline() if interpreted else ())
+    except (psutil.Error, OSError):
+        return None, JobSource.UNKNOWN, None
+    return job, JobSource.EXECUTABLE if job else JobSource.UNKNOWN, started
