@@ -107,6 +107,9 @@ class Relay:
             self._start_dialing()
         elif command is Command.SHAKE_HANDS:
             self.shake_hands()
+        elif command is Command.JUDGE:
+            self.reactor.disarm(self)  # whoever asks has deadlines of his own
+            self.judge()
         else:
             if command is Command.END_NET or command is Command.FINISH_NET:
                 self.end_net()
@@ -200,6 +203,10 @@ class Relay:
     def shake_hands(self) -> None:
         """Start the TLS handshake."""
         raise AssertionError("a clear connection has no handshake")
+
+    def judge(self) -> None:
+        """Have the peer's certificates asked about."""
+        raise AssertionError("a clear connection has no certificates")
 
     def relay(self) -> None:
         """Start carrying bytes in both directions."""

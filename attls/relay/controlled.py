@@ -38,7 +38,7 @@ from attls.relay.clear import ClearRelay, lend
 from attls.relay.connection import READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
 from attls.relay.secure import RECORD, SecureRelay
-from attls.tls import Engine, EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
+from attls.tls import EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
@@ -128,6 +128,7 @@ class Controlled:
             State.NEW,
             State.DIALING,
             State.HANDSHAKE,
+            State.JUDGING,
             State.OPEN,
         )
 
@@ -523,8 +524,8 @@ class TlsPhase(SecureRelay):
             engine.bio_write(record)
             self._step_handshake()
 
-    def _secured(self, engine: Engine) -> None:
-        super()._secured(engine)
+    def _accept(self) -> None:
+        super()._accept()
         if not self.over:
             self.control.started()
 
