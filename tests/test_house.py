@@ -49,6 +49,7 @@ MAY_USE_LIBRARY: dict[str, tuple[str, ...]] = {
     "psutil": ("intercept",),
     "pyroute2": ("intercept",),
     "trio": ("intercept", "relay", "control.server", "daemon", "cli"),
+    "h11": ("daemon.lookups",),
     "click": ("cli",),
     "rich": ("cli",),
 }

@@ -18,6 +18,7 @@ from attls.errors import AttlsError, PolicyError
 # In the order in which `attls --help` lists them.
 _HOMES = {
     "demo": "demo",
+    "exec": "exec",
     "run": "daemon",
     "status": "daemon",
     "refresh": "daemon",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from attls.cli.output import diagnostic_text, json_option, print_json, run_dir_option
+from attls.cli.output import dataset_option, diagnostic_text, json_option, print_json, run_dir_option
 from attls.daemon import OnExit, Options, client, run
 from attls.daemon.rundir import RunDirectory
 from attls.errors import DaemonError, Diagnostic
@@ -81,6 +81,7 @@ def _mode(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option(
     "--watch/--no-watch", default=True, show_default=True, help="Put changed key rings in force by themselves."
 )
+@dataset_option
 def run_command(
     *,
     policy: Path,
@@ -93,6 +94,7 @@ def run_command(
     control_mode: int,
     control_group: str | None,
     watch: bool,
+    datasets: tuple[tuple[str, Path], ...],
 ) -> None:
     """Put this host under the policy, in the foreground, until SIGTERM or `attls stop`.
 
@@ -110,6 +112,7 @@ def run_command(
             control_mode=control_mode,
             control_group=control_group,
             watch=watch,
+            datasets=dict(datasets),
         )
     )
 

@@ -82,14 +82,21 @@ def with_code(error: Exception) -> str:
 
 
 def load(
-    path: Path, keyrings: Path, *, defaults: Defaults, number: int, previous: Generation | None = None
+    path: Path,
+    keyrings: Path,
+    *,
+    defaults: Defaults,
+    number: int,
+    previous: Generation | None = None,
+    datasets: Mapping[str, Path] | None = None,
 ) -> Generation:
     """Read the policy at `path` and every ring it names from the store `keyrings`.
 
+    `datasets` says which file stands for an MVS data set.
     Raises PolicyError with all diagnostics, or GenerationError with a sentence for each ring that cannot be read.
     """
     try:
-        rules = policy.load(path, defaults)
+        rules = policy.load(path, defaults, datasets=datasets)
     except OSError as error:
         raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
     return _with_rings(rules, keyrings, number=number, previous=previous)

@@ -39,6 +39,15 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
+def children() -> list[int]:
+    """Return the process numbers of our children, those that have ended but were not waited for included."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile has left its children to another
+            found += [int(number) for number in (task / "children").read_text().split()]
+    return found
+
+
 def may_administer_network() -> bool:
     """Tell whether we have CAP_NET_ADMIN, without which nothing can be intercepted."""
     for line in Path("/proc/self/status").read_text().splitlines():

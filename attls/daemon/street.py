@@ -7,6 +7,7 @@ dials on. Tests put a street of their own in their place.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -15,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from attls.daemon.generation import Generation
 from attls.errors import InterceptError
 from attls.intercept import (
     Intercepted,
@@ -56,18 +56,18 @@ class HostStreet:
         self._listeners = open_listeners(workers)
         return [worker.numbers() for worker in self._listeners.workers]
 
-    def check(self, generation: Generation) -> None:
-        """Have `nft` check the steering that `generation` needs, without applying it."""
-        nft.check(self._table(generation))
+    def check(self, rules: Sequence[Rule]) -> None:
+        """Have `nft` check the steering that `rules` need, without applying it."""
+        nft.check(self._table(rules))
 
-    def steer(self, generation: Generation) -> None:
-        """Steer what `generation` could match, and nothing else, in one transaction."""
+    def steer(self, rules: Sequence[Rule]) -> None:
+        """Steer what `rules` could match, and nothing else, in one transaction."""
         self._routes.install()
-        nft.apply(self._table(generation))
+        nft.apply(self._table(rules))
 
     def stop_steering(self) -> None:
         """Steer no new connection; those that are carried go on."""
-        nft.apply(self._table(None))
+        nft.apply(self._table(()))
 
     def close(self) -> None:
         """Close the listeners; what is still steered to them is refused from then on."""
@@ -101,15 +101,15 @@ class HostStreet:
             self._claim.close()
             self._claim = None
 
-    def _table(self, generation: Generation | None) -> str:
+    def _table(self, rules: Sequence[Rule]) -> str:
         listeners = self._listeners
         return nft.render(
-            generation.policy.rules if generation is not None else (),
+            rules,
             # Before the listeners are open any two ports do: the table is only checked then.
             outbound_port=listeners.outbound_port if listeners is not None else 1011,
             inbound_port=listeners.inbound_port if listeners is not None else 1012,
             own_uid=os.geteuid(),
-            uids_of=local_uids,
+            uids_of=functools.cache(local_uids),
             secondary=_is_followed,
         )
 

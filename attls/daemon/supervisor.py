@@ -62,6 +62,7 @@ from attls.daemon.mailroom import Mailroom
 from attls.daemon.rundir import HeldRunDirectory
 from attls.daemon.secondary import Primaries, Primary
 from attls.daemon.street import HostStreet
+from attls.daemon.timetable import Timetable
 from attls.daemon.watching import Watch
 from attls.errors import AttlsError, DaemonError, KeyringError, PolicyError
 from attls.keyring import Store
@@ -69,6 +70,7 @@ from attls.model import Endpoint, canonical_address
 from attls.observe import display
 from attls.observe.messages import configure_log
 from attls.observe.metrics import Counts, prometheus, total
+from attls.policy import Rule
 
 START_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
@@ -77,6 +79,8 @@ KILL_SECONDS = 5.0
 # A worker that lived this long died of something new; one that did not is started again ever more slowly.
 HEALTHY_SECONDS = 10.0
 LONGEST_BACK_OFF = 10.0
+TICK_SECONDS = 1.0
+RETRY_SECONDS = 5.0
 
 _log = logging.getLogger("attls.daemon")
 
@@ -87,11 +91,11 @@ class Street(Protocol):
     def open(self, workers: int) -> Sequence[tuple[int, ...]]:
         """Open all listeners; return the descriptors of each worker's, -1 for one that does not exist."""
 
-    def check(self, generation: Generation) -> None:
-        """Have the kernel's tool check the steering that `generation` needs, without applying it."""
+    def check(self, rules: Sequence[Rule]) -> None:
+        """Have the kernel's tool check the steering that `rules` need, without applying it."""
 
-    def steer(self, generation: Generation) -> None:
-        """Steer what `generation` could match, and nothing else, in one transaction."""
+    def steer(self, rules: Sequence[Rule]) -> None:
+        """Steer what `rules` could match, and nothing else, in one transaction."""
 
     def stop_steering(self) -> None:
         """Steer no new connection; those that are carried go on."""
@@ -179,16 +183,26 @@ class WorkerHandle:
 class Supervisor:
     """The daemon's first process; `run` does everything.
 
-    `street` is the interception; `announce` gets the one line that says we are ready.
+    `street` is the interception; `announce` gets the one line that says we are ready. `clock` returns seconds since the
+    epoch; by it steering follows the rules' time conditions.
     """
 
     def __init__(
-        self, options: Options, street: Street, *, announce: Callable[[str], None], journal: bool = False
+        self,
+        options: Options,
+        street: Street,
+        *,
+        announce: Callable[[str], None],
+        journal: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._options = options
         self._street = street
         self._announce = announce
         self._journal = journal
+        self._clock = clock
+        self._steered_rules: tuple[Rule, ...] = ()
+        self._looked, self._look_again = 0.0, 0.0  # between these moments of `clock` the steering needs no look
         self._store = Store(options.keyrings)
         self._state = "starting"
         self._steering = False
@@ -243,7 +257,7 @@ class Supervisor:
     async def _serve(self, directory: HeldRunDirectory, nursery: trio.Nursery) -> None:
         options, generation = self._options, self._generation
         assert generation is not None
-        await trio.to_thread.run_sync(self._street.check, generation)
+        await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
         self._listeners = self._street.open(options.workers)
         self._mailroom = Mailroom(
             directory.control, options.workers, mode=options.control_mode, group=options.control_group
@@ -254,10 +268,11 @@ class Supervisor:
         with operators:
             if self._stop.is_set():
                 return
-            await trio.to_thread.run_sync(self._street.steer, generation)
+            await self._steer(generation)
             self._steering = self._steered = True
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
+            nursery.start_soon(self._follow_the_clock)
             if options.watch:
                 nursery.start_soon(self._watch_rings)
             directory.write_pid()
@@ -274,7 +289,14 @@ class Supervisor:
         self._numbers += 1
         number, previous = self._numbers, self._generation
         return await trio.to_thread.run_sync(
-            lambda: load(options.policy, options.keyrings, defaults=options.defaults, number=number, previous=previous)
+            lambda: load(
+                options.policy,
+                options.keyrings,
+                defaults=options.defaults,
+                number=number,
+                previous=previous,
+                datasets=options.datasets,
+            )
         )
 
     # Signals
@@ -514,7 +536,7 @@ class Supervisor:
             generation = await load_next()
             if generation is None:
                 return {"ok": True}
-            await trio.to_thread.run_sync(self._street.check, generation)
+            await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
             await self._swap(generation)
         except PolicyError as error:
             return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
@@ -612,7 +634,7 @@ class Supervisor:
                 if problems:
                     raise GenerationError(problems)
                 await _all(commit, workers)
-            await trio.to_thread.run_sync(self._street.steer, generation)
+            await self._steer(generation)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await _all(roll_back, workers)
@@ -634,6 +656,44 @@ class Supervisor:
         assert self._generation is not None
         _log.error("refresh failed; generation %d stays in force", self._generation.number)
         return {"ok": False, "problems": list(problems), "diagnostics": list(diagnostics)}
+
+    # Time
+
+    async def _steer(self, generation: Generation, *, always: bool = True) -> None:
+        """Steer the rules of `generation` that are in force now or soon; raises InterceptError.
+
+        Unless `always`, nothing is done when those are steered already.
+        """
+        moment = self._clock()
+        rules, again = await trio.to_thread.run_sync(Timetable(generation.policy.rules).at, moment)
+        if always or rules != self._steered_rules:
+            await trio.to_thread.run_sync(self._street.steer, rules)
+            if not always:
+                _log.info("the steering follows the clock: %d rules are in force now or soon", len(rules))
+        self._steered_rules, self._looked, self._look_again = rules, moment, again
+
+    async def _follow_the_clock(self) -> None:
+        """Change the steering when rules begin or stop to be in force.
+
+        Looks at the clock every second instead of sleeping until then, for it may be set, and the machine suspended.
+        """
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            if self._looked <= self._clock() < self._look_again:
+                continue
+            async with self._change:
+                if self._state != "running":
+                    return
+                assert self._generation is not None
+                try:
+                    await self._steer(self._generation, always=False)
+                    continue
+                except AttlsError as error:
+                    self._last_error = str(error)
+                    _log.error("the steering could not follow the clock and is tried again: %s", error)
+                except Exception:  # noqa: BLE001 - a bug of ours leaves what is steered as it is
+                    _log.exception("internal error while the steering followed the clock; it is tried again")
+            await trio.sleep(RETRY_SECONDS)
 
     # Stop
 

@@ -38,13 +38,14 @@ from attls.daemon.channel import (
     Settle,
     worker_end,
 )
+from attls.daemon.lookups import Lookups
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.secondary import Primary
 from attls.daemon.service import Service
 from attls.daemon.street import adopt
 from attls.daemon.switchboard import Switchboard
 from attls.errors import KeyringError
-from attls.intercept import Owners
+from attls.intercept import MARKS, Owners
 from attls.keyring import Keyring
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
@@ -72,6 +73,9 @@ class Worker:
             ask_ring=self._ask_ring,
         )
         self.switchboard = Switchboard(self.service, owners)
+        reactor = self.service.reactor
+        self.lookups = Lookups(mark=MARKS.network, wake=reactor.give_way)
+        reactor.start_inquiry = self.lookups.start
         self._unknown: dict[int, trio.Event] = {}
         if order.workers > 1:
             self.service.introduce = self._introduce
@@ -195,6 +199,7 @@ async def serve(ours: socket.socket) -> None:
             stack.callback(configure_log(journal=order.journal).close)
             worker = Worker(channel, order)
             async with trio.open_nursery() as nursery:
+                await nursery.start(worker.lookups.run)
                 await nursery.start(worker.service.run)
                 await nursery.start(worker.switchboard.run, worker.desk(order))
                 await channel.send({"kind": "ready", "pid": os.getpid()})

@@ -122,6 +122,8 @@ def _written(value: Value) -> str:
 def _meaning(parameter: Parameter) -> str:
     if not parameter.instead:
         return parameter.meaning
+    if parameter.depends:
+        return f"{parameter.meaning} Where that makes a difference, `check` says so: {parameter.instead}."
     others = " or ".join(f"`{value}`" for value in parameter.honoured)
     when = f"Other than {others}" if others else "Here"
     consequence = "an error" if parameter.refused else "a warning"

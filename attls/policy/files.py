@@ -8,6 +8,7 @@ stands for one.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,10 +41,10 @@ class _Agent:
     def __init__(self, findings: Findings, datasets: Mapping[str, Path]) -> None:
         self._findings = findings
         self._datasets = {name.upper(): target for name, target in datasets.items()}
-        self._seen: set[Path] = set()
+        self._seen: set[str] = set()
 
     def read_main(self, path: Path) -> Iterator[list[Statement]]:
-        self._seen.add(path.resolve())
+        self._seen.add(_real(path))
         statements = read_file(path, str(path), self._findings)
         if statements is None:
             return
@@ -80,10 +81,10 @@ class _Agent:
         if not words:
             return None
         target = self._locate(line, words[0], main, word=2)
-        return None if target is None or target.resolve() in self._seen else target
+        return None if target is None or _real(target) in self._seen else target
 
     def _image(self, line: Statement, target: Path) -> Iterator[list[Statement]]:
-        self._seen.add(target.resolve())
+        self._seen.add(_real(target))
         statements = self._open(line, target, word=2)
         if statements is None:
             return
@@ -112,9 +113,9 @@ class _Agent:
             self._findings.error(line, "missing-value", f"{line.keyword} needs the path of a policy file")
             return
         target = self._locate(line, words[0], named_in, word=1)
-        if target is None or target.resolve() in self._seen:
+        if target is None or _real(target) in self._seen:
             return
-        self._seen.add(target.resolve())
+        self._seen.add(_real(target))
         statements = self._open(line, target, word=1)
         if statements is not None:
             yield _without_agent_lines(statements, self._findings)
@@ -178,6 +179,11 @@ class _Agent:
             self._findings.error(
                 line, "bad-value", f"{line.keyword} '{word[:60]}' is not a number from {low} to {high}", word=1
             )
+
+
+def _real(path: Path) -> str:
+    # What tells files apart; unlike Path.resolve this does not mind links in a circle, which reading then reports.
+    return os.path.realpath(path)
 
 
 def _split(statements: list[Statement]) -> tuple[list[Statement], list[Statement]]:

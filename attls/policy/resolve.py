@@ -33,6 +33,7 @@ from attls.model import (
 )
 from attls.policy import codes, envfile, language, values
 from attls.policy.language import Kind, Parameter, Value
+from attls.policy.limits import limits
 from attls.policy.rules import Action, Rule
 from attls.policy.text import Findings, Statement
 
@@ -127,6 +128,7 @@ class Resolver:
         self.blocks: dict[str, dict[str, Block]] = {name: {} for name in language.STATEMENTS}
         self.referenced: set[tuple[str, str]] = set()
         self._every_block: list[Block] = []
+        self._limited: set[tuple[Statement, str]] = set()
         self._suggestions = Suggestions()
         self._actions: dict[tuple[str, str], dict[str, Value]] = {}
         self._addresses: dict[tuple[str, str], tuple[AddressRange, ...]] = {}
@@ -247,7 +249,7 @@ class Resolver:
             return
         if used < len(words):
             self._left_over(line, parameter, words, used)
-        if parameter.instead and value not in parameter.honoured:
+        if parameter.instead and not parameter.depends and value not in parameter.honoured:
             self._cannot_honour(line, parameter, words[0], block)
         if parameter.many:
             assert isinstance(value, tuple | str)
@@ -516,9 +518,38 @@ class Resolver:
                     f"TTLSRule '{rule.name}': ClientMaxSSLFragment {fragment} needs a ClientMaxSSLFragmentLength",
                     word=1,
                 )
-            known = (enabled, trace, settings_of(effective) if enabled else None)
+            settings = settings_of(effective) if enabled else None
+            if settings is not None:
+                self._report_limits(settings, names)
+            known = (enabled, trace, settings)
             self._verdicts[names] = known
         return known
+
+    def _report_limits(self, settings: TlsSettings, names: tuple[str | None, str | None, str | None]) -> None:
+        # Where the actions together ask for what this system cannot do: once for each line, at the line that says it.
+        coded: dict[str, Value] = {}
+        for kind, name in zip(ACTIONS, names, strict=True):
+            if name is not None:
+                coded.update(self.coded(kind, name))
+        for parameter, what, refused in limits(settings, coded):
+            line = next(filter(None, (self._line_of(parameter, *pair) for pair in _innermost_first(names))), None)
+            if line is None or (line, parameter) in self._limited:
+                continue  # from a file of environment variables, or said already
+            self._limited.add((line, parameter))
+            instead = language.PARAMETERS[parameter].instead
+            report = self.findings.error if refused else self.findings.warning
+            report(line, "not-supported", f"{line.keyword}: {what}; {instead}")
+
+    def _line_of(self, parameter: str, statement: str, name: str) -> Statement | None:
+        # The line of an action, or of a block in it, that says `parameter`.
+        waiting = [self.blocks[statement][name]]
+        while waiting:
+            block = waiting.pop()
+            for keyword, line in block.coded.items():
+                if _SAME_LIST.get(keyword, keyword) == parameter:
+                    return line
+            waiting += [nested for slot in block.nested for nested in self._members(block, slot)]
+        return None
 
     def coded(self, statement: str, name: str) -> dict[str, Value]:
         """Return what an action says, nested and referenced blocks flattened into it: names are unique there."""
@@ -780,6 +811,11 @@ def _pairs(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
 def _condition(pattern: object) -> str | None:
     # A lone `*` is what configuration tools write for "any": nothing is looked at, not even whether the owner is known.
     return None if pattern is None or not str(pattern).strip("*") else str(pattern)
+
+
+def _innermost_first(names: tuple[str | None, str | None, str | None]) -> list[tuple[str, str]]:
+    # The actions of a rule by statement and name, beginning with the one that counts most.
+    return [(kind, name) for kind, name in zip(ACTIONS, names, strict=True) if name is not None][::-1]
 
 
 def _name_of(action: Block | None) -> str | None:

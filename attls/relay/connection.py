@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from attls import errors
 from attls.errors import Reason
@@ -35,6 +35,22 @@ READABLE = select.EPOLLIN | select.EPOLLRDHUP | BROKEN
 ENDED = select.EPOLLRDHUP | BROKEN
 
 
+class Gate(Protocol):
+    """Somebody who wants to know when a connection stands, just before its first byte is carried, and when it is over.
+
+    An outbound connection's `app` may be a socket that is not connected yet: `opened` is the moment to connect it.
+    """
+
+    def opened(self, relay: Relay) -> None:
+        """Learn that dialling and handshake are done; an OSError ends the connection.
+
+        A controlled connection stands once in clear, and again each time its program has started TLS.
+        """
+
+    def ended(self, relay: Relay) -> None:
+        """Learn that all is over; `relay.error` is the errno of a dial that failed, the record tells the reason."""
+
+
 class Relay:
     """One connection between a program (`app`) and the network (`net`); both sockets are owned and closed here.
 
@@ -48,6 +64,8 @@ class Relay:
         "dial",
         "dialed",
         "dialing",
+        "error",
+        "gate",
         "last_count",
         "life",
         "net",
@@ -68,6 +86,8 @@ class Relay:
         self.deadlines: dict[Relay, float] | None = None  # the reactor's queue that our deadline is in
         self.last_count = -1
         self.over = False
+        self.error = 0  # the errno with which dialling failed
+        self.gate: Gate | None = None
 
     # The lifecycle
 
@@ -82,11 +102,14 @@ class Relay:
         command = self.life.advance(event)
         if command is Command.RELAY:
             self.reactor.disarm(self)
-            self.relay()
+            self._open()
         elif command is Command.DIAL:
             self._start_dialing()
         elif command is Command.SHAKE_HANDS:
             self.shake_hands()
+        elif command is Command.JUDGE:
+            self.reactor.disarm(self)  # whoever asks has deadlines of his own
+            self.judge()
         else:
             if command is Command.END_NET or command is Command.FINISH_NET:
                 self.end_net()
@@ -95,10 +118,20 @@ class Relay:
             if not self.over:
                 self.reactor.arm(self, IDLE_SECONDS)
 
+    def _open(self) -> None:
+        if self.gate is not None:
+            try:
+                self.gate.opened(self)
+            except OSError as error:
+                self.abort(errors.APP_RESET, error.strerror or "")
+                return
+        self.relay()
+
     def _start_dialing(self) -> None:
         try:
             self.dialing = self.dial()
         except OSError as error:
+            self.error = error.errno or 0
             self.abort(errors.UNREACHABLE, error.strerror or str(error))
             return
         self.reactor.arm(self, DIAL_SECONDS)
@@ -110,6 +143,7 @@ class Relay:
             return
         error = dialing.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error or mask & BROKEN:
+            self.error = error
             self.abort(errors.UNREACHABLE, os.strerror(error) if error else "the connection broke")
             return
         if not mask & select.EPOLLOUT:
@@ -149,6 +183,8 @@ class Relay:
                 sock.close()
         self.closed()
         self.record.close(reason, detail)
+        if self.gate is not None:
+            self.gate.ended(self)
 
     def expired(self) -> None:
         """Judge a passed deadline by what was being waited for."""
@@ -167,6 +203,10 @@ class Relay:
     def shake_hands(self) -> None:
         """Start the TLS handshake."""
         raise AssertionError("a clear connection has no handshake")
+
+    def judge(self) -> None:
+        """Have the peer's certificates asked about."""
+        raise AssertionError("a clear connection has no certificates")
 
     def relay(self) -> None:
         """Start carrying bytes in both directions."""

@@ -38,7 +38,7 @@ from attls.relay.clear import ClearRelay, lend
 from attls.relay.connection import READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
 from attls.relay.secure import RECORD, SecureRelay
-from attls.tls import Engine, EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
+from attls.tls import EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
@@ -128,6 +128,7 @@ class Controlled:
             State.NEW,
             State.DIALING,
             State.HANDSHAKE,
+            State.JUDGING,
             State.OPEN,
         )
 
@@ -424,6 +425,7 @@ class ClearPhase(ClearRelay):
 def _take_over(new: Relay, old: Relay) -> None:
     """Move the sockets of a living connection from one relay to another."""
     new.app, new.net, old.app, old.net = old.app, old.net, None, None
+    new.gate = old.gate
     new.reactor.disarm(old)
     old.over = True
     new.reactor.connections[new.record.connid] = new
@@ -522,8 +524,8 @@ class TlsPhase(SecureRelay):
             engine.bio_write(record)
             self._step_handshake()
 
-    def _secured(self, engine: Engine) -> None:
-        super()._secured(engine)
+    def _accept(self) -> None:
+        super()._accept()
         if not self.over:
             self.control.started()
 
@@ -687,7 +689,9 @@ class TlsPhase(SecureRelay):
                 return
             record.bytes_out += count
             try:
-                engine.send(_received[:count])
+                taken = 0
+                while taken < count:  # a peer may have asked for short records
+                    taken += engine.send(_received[taken:count])
             except EngineError as error:
                 self._fail(error)
                 return

@@ -7,6 +7,7 @@ are reset and the record is closed with the reason.
 
     outbound:  NEW → DIALING → HANDSHAKE → OPEN → APP_DONE or NET_DONE → CLOSED
     inbound:   NEW → HANDSHAKE → DIALING → OPEN …   (the program hears of nobody who has not proven himself)
+    HANDSHAKE is followed by JUDGING where the peer's certificates have to be asked about before anything else.
     in clear:  NEW → DIALING → OPEN …
     on demand: NEW → HANDSHAKE → OPEN …   (the program has asked for TLS on a connection that is open already)
 """
@@ -24,6 +25,7 @@ class State(enum.IntEnum):
     NEW = enum.auto()
     DIALING = enum.auto()
     HANDSHAKE = enum.auto()
+    JUDGING = enum.auto()
     OPEN = enum.auto()
     APP_DONE = enum.auto()
     NET_DONE = enum.auto()
@@ -35,6 +37,7 @@ class Event(enum.IntEnum):
 
     STARTED = enum.auto()
     DIALED = enum.auto()
+    PROVEN = enum.auto()
     SECURED = enum.auto()
     APP_CLOSED = enum.auto()
     NET_CLOSED = enum.auto()
@@ -45,6 +48,7 @@ class Command(enum.IntEnum):
 
     DIAL = enum.auto()
     SHAKE_HANDS = enum.auto()
+    JUDGE = enum.auto()
     RELAY = enum.auto()
     END_NET = enum.auto()
     END_APP = enum.auto()
@@ -66,12 +70,16 @@ OUTBOUND: Moves = {
     (State.NEW, Event.STARTED): (State.DIALING, Command.DIAL),
     (State.DIALING, Event.DIALED): (State.HANDSHAKE, Command.SHAKE_HANDS),
     (State.HANDSHAKE, Event.SECURED): (State.OPEN, Command.RELAY),
+    (State.HANDSHAKE, Event.PROVEN): (State.JUDGING, Command.JUDGE),
+    (State.JUDGING, Event.SECURED): (State.OPEN, Command.RELAY),
     **_CLOSING,
 }
 
 INBOUND: Moves = {
     (State.NEW, Event.STARTED): (State.HANDSHAKE, Command.SHAKE_HANDS),
     (State.HANDSHAKE, Event.SECURED): (State.DIALING, Command.DIAL),
+    (State.HANDSHAKE, Event.PROVEN): (State.JUDGING, Command.JUDGE),
+    (State.JUDGING, Event.SECURED): (State.DIALING, Command.DIAL),
     (State.DIALING, Event.DIALED): (State.OPEN, Command.RELAY),
     **_CLOSING,
 }
@@ -85,6 +93,8 @@ CLEAR: Moves = {
 CONTROLLED: Moves = {
     (State.NEW, Event.STARTED): (State.HANDSHAKE, Command.SHAKE_HANDS),
     (State.HANDSHAKE, Event.SECURED): (State.OPEN, Command.RELAY),
+    (State.HANDSHAKE, Event.PROVEN): (State.JUDGING, Command.JUDGE),
+    (State.JUDGING, Event.SECURED): (State.OPEN, Command.RELAY),
     **_CLOSING,
 }
 

@@ -21,10 +21,12 @@ runs, and the reactor does not sleep while somebody is on it.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -33,10 +35,10 @@ from attls.errors import Reason
 from attls.model import Direction
 from attls.observe import Record
 from attls.relay.clear import ClearRelay
-from attls.relay.connection import Relay
+from attls.relay.connection import Gate, Relay
 from attls.relay.controlled import Controlled
 from attls.relay.secure import SecureRelay
-from attls.tls import Environment
+from attls.tls import Environment, Inquiry
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,16 @@ _SMALL_BATCH = 32  # the same, where urgent requests want a look in between
 _TURN = 0.02  # seconds of work before other trio tasks get their turn, if none of them asks for it earlier
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
+
+
+StartInquiry = Callable[[Inquiry, Callable[[Reason | None, str], None]], None]
+
+
+class Descriptor(Protocol):
+    """Anything that epoll can watch."""
+
+    def fileno(self) -> int:
+        """Return the descriptor's number."""
 
 
 class Reactor:
@@ -60,7 +72,12 @@ class Reactor:
         self.controls: dict[int, Controlled] = {}
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.hungry: list[Callable[[], None]] = []
+        # Carries out inquiries about revocation; whoever runs us sets it where a policy may ask.
+        self.start_inquiry: StartInquiry | None = None
         self._epoll = select.epoll()
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.handlers[self._alarm] = _no_handler
+        self._epoll.register(self._alarm, select.EPOLLIN | select.EPOLLET)
         self._deadlines: dict[float, dict[Relay, float]] = {}
         self._has_deadlines = trio.Event()
         self._others_wait = False
@@ -75,12 +92,14 @@ class Reactor:
         dial: Callable[[], socket.socket],
         environment: Environment | None,
         controlled: bool = False,
+        gate: Gate | None = None,
     ) -> Relay:
         """Take over a connection until it ends; closes `accepted` and closes `record`, exactly once, whatever happens.
 
         `record.flow` says which end `accepted` is: the program's (outbound) or the network's (inbound). `dial` starts
         the connection to the other end and returns its socket, or raises OSError. Without `environment` bytes are
         relayed in clear; a `controlled` connection's program may ask for TLS later (`controls` finds it then).
+        `gate` is told when the connection stands and when it is over.
         """
         if controlled:
             control = self.controls[record.connid] = Controlled(self, record, dial)
@@ -89,6 +108,7 @@ class Reactor:
             relay = ClearRelay(self, record, dial)
         else:
             relay = SecureRelay(self, record, dial, environment)
+        relay.gate = gate
         self.connections[record.connid] = relay
         if record.flow.direction is Direction.OUTBOUND:
             relay.app = accepted
@@ -121,10 +141,10 @@ class Reactor:
         if not self._epoll.closed:
             self.unwatch(descriptor)
 
-    def watch_listener(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
-        """Call `handler(mask)` as long as the listening socket has connections to accept (level-triggered)."""
-        self.handlers[sock.fileno()] = handler
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
+    def watch_listener(self, listener: Descriptor, handler: Callable[[int], None]) -> None:
+        """Call `handler(mask)` as long as there is something to take from `listener` (level-triggered)."""
+        self.handlers[listener.fileno()] = handler
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
 
     def yield_to(self, descriptor: int) -> None:
         """Give way to other trio tasks as soon as `descriptor`, which one of them waits for, is readable."""
@@ -164,6 +184,20 @@ class Reactor:
             del relay.deadlines[relay]
             relay.deadlines = None
 
+    def inquire(self, relay: Relay, inquiry: Inquiry, done: Callable[[Reason | None, str], None]) -> None:
+        """Have `inquiry` carried out elsewhere and call `done`, on this thread, with what has come of it."""
+        start = self.start_inquiry
+        if start is None:
+            done(errors.INTERNAL, "nobody here can ask about revocation")
+            return
+
+        def answered(reason: Reason | None, detail: str) -> None:
+            self.guard(relay, lambda: done(reason, detail))
+            if self.hungry:  # we may be asleep, and nobody else would wake us for them
+                os.eventfd_write(self._alarm, 1)
+
+        start(inquiry, answered)
+
     def abort_all(self, reason: Reason) -> None:
         """Reset every connection, giving `reason`."""
         for relay in list(self.connections.values()):
@@ -183,6 +217,7 @@ class Reactor:
         finally:
             self.abort_all(errors.STOPPED)
             self._epoll.close()
+            os.close(self._alarm)
 
     def _drain(self) -> None:
         """Handle what is ready, and what becomes ready meanwhile, until it is quiet or others must have their turn."""

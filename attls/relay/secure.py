@@ -192,10 +192,31 @@ class SecureRelay(Relay):
             except TlsError as error:  # a session from before the map was changed
                 self.abort(error.reason)
                 return
-        record.status = SECURE
         self.reactor.disarm(self)
         assert self.net is not None
         self.reactor.handlers[self.net.fileno()] = self._on_net_early
+        if self.environment.asks_about_revocation:
+            self.happened(Event.PROVEN)
+        else:
+            self._accept()
+
+    def judge(self) -> None:
+        """Have the peer's certificates asked about; until then nothing is dialled and nothing passed on."""
+        engine = self.engine
+        assert engine is not None
+        self.reactor.inquire(self, self.environment.inquiry(engine), self._judged)
+
+    def _judged(self, reason: Reason | None, detail: str) -> None:
+        if self.over:
+            return
+        if reason is not None:
+            self.abort(reason, detail)
+        else:
+            self._accept()
+
+    def _accept(self) -> None:
+        """Go on: the peer is who it should be."""
+        self.record.status = SECURE
         self.happened(Event.SECURED)
 
     def _on_net_early(self, mask: int) -> None:

@@ -35,6 +35,7 @@ from attls.tls.engine import (
     Refusal,
     RefusingEngine,
 )
+from attls.tls.inquiry import Inquiries, Inquiry
 from attls.tls.verification import Peer
 
 _VERSIONS = {
@@ -79,8 +80,12 @@ class Environment:
             settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
             and settings.client_auth is not ClientAuthType.PASS_THRU
         )
+        verifies = settings.role is HandshakeRole.CLIENT or self.knows_users
+        self._inquiries = Inquiries(settings.revocation) if settings.revocation is not None and verifies else None
         self._has_mode = settings.certificate_validation != "Any"  # what Any asks for, OpenSSL has checked
-        self._keeps_chain = self._has_mode or settings.revocation is not None
+        self._keeps_chain = self._has_mode or self._inquiries is not None
+        # A resumed handshake brings no chain that could be asked about, so where revocation counts there is none.
+        self._resumes = bool(settings.session_timeout and settings.session_cache_size) and self._inquiries is None
         self._sessions: OrderedDict[tuple[str, int], tuple[SSL.Session, float]] = OrderedDict()
         self._usable: frozenset[Protocol] = frozenset()
         self._server_name = _on_the_wire(settings.sni_names[0]) if settings.sni_names and not self.is_server else b""
@@ -128,6 +133,8 @@ class Environment:
             return engine
         engine = CheckingEngine(self._context, self._judge_server) if self._checks else SSL.Connection(self._context)
         engine.set_connect_state()
+        if self._inquiries is not None:
+            engine.request_ocsp()
         if self._server_name:
             engine.set_tlsext_host_name(self._server_name)
         session, expires = self._sessions.get(destination, (None, 0.0))
@@ -138,7 +145,7 @@ class Environment:
     def remember(self, engine: SSL.Connection, destination: tuple[str, int], now: float) -> None:
         """Keep a client's session for the next connection to `destination`, dropping the oldest when full."""
         settings = self.settings
-        if self.is_server or not (settings.session_timeout and settings.session_cache_size):
+        if self.is_server or not self._resumes:
             return
         most = settings.session_cache_size
         if (engine.get_protocol_version() or 0) >= SSL.TLS1_3_VERSION:
@@ -195,6 +202,23 @@ class Environment:
             raise TlsError(errors.NO_USER)
         return peer.user
 
+    @property
+    def asks_about_revocation(self) -> bool:
+        """Whether there is an `inquiry` to be made after each handshake, before anything else happens."""
+        return self._inquiries is not None
+
+    def inquiry(self, engine: SSL.Connection) -> Inquiry:
+        """Return what is to be asked about the peer of `engine`, whose handshake is over.
+
+        Only where it `asks_about_revocation`. A client that sent no certificate has nothing to be asked about.
+        """
+        assert self._inquiries is not None
+        peer: Peer = engine.get_app_data()
+        chain = peer.chain()
+        if not chain and engine.get_peer_certificate() is not None:
+            raise TlsError(reasons.UNVERIFIED)  # cannot be: nothing is resumed
+        return self._inquiries.ask(chain, peer.staple)
+
     def _open(self) -> None:
         """Build the contexts that any connection may need at once, so that what is wrong shows before the first."""
         try:
@@ -228,19 +252,14 @@ class Environment:
 
     def _issues_tickets(self) -> bool:
         settings = self.settings
-        return bool(
-            settings.server_tickets
-            and settings.server_ticket_count
-            and settings.session_timeout
-            and settings.session_cache_size
-        )
+        return bool(settings.server_tickets and settings.server_ticket_count and self._resumes)
 
     def _build(self, label: str | None, curve: int | None) -> SSL.Context:
         settings = self.settings
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
-        if not settings.application_controlled:
+        if not settings.application_controlled or settings.renegotiation == "Disabled":
             # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation. A
             # client still cannot ask for one: OpenSSL 3 refuses that by itself.
             context.set_options(SSL.OP_NO_RENEGOTIATION)
@@ -433,6 +452,8 @@ class Environment:
             if settings.client_auth in (ClientAuthType.REQUIRED, ClientAuthType.SAF_CHECK):
                 mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_verify(mode, self._verify)
+        if self._inquiries is not None and not self.is_server:
+            context.set_ocsp_client_callback(_keep_staple)
 
     def _verify(self, engine: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
         """Judge one certificate of the peer's chain; called by OpenSSL from the root down to depth 0."""
@@ -480,7 +501,7 @@ class Environment:
             raise verification.RefusedError(errors.NAME_MISMATCH, f"wanted {wanted}")
 
     def _set_sessions(self, context: SSL.Context, settings: TlsSettings) -> None:
-        caching = bool(settings.session_timeout and settings.session_cache_size)
+        caching = self._resumes
         timeout = settings.session_timeout
         tickets = settings.client_tickets
         if self.is_server:
@@ -499,6 +520,13 @@ class Environment:
             context.set_session_id(hashlib.sha256(f"{settings!r}\0{self.keyring.name}\0{trust}".encode()).digest())
         if not caching or not tickets:
             context.set_options(SSL.OP_NO_TICKET)
+
+
+def _keep_staple(engine: SSL.Connection, staple: bytes, _: object) -> bool:
+    """Note the OCSP answer that a server sent along; it is judged with the others, once the handshake is over."""
+    peer: Peer = engine.get_app_data()
+    peer.staple = staple
+    return True
 
 
 def _on_the_wire(name: str) -> bytes:

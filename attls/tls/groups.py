@@ -35,9 +35,11 @@ _NAMES = {
 }
 # A hybrid does the classical exchange too, so it satisfies a policy that asks for that.
 _CLASSICAL_PART = {4587: 23, 4588: 29, 4589: 24}
-_UNAVAILABLE = frozenset({19, 21, 26, 27, 28})
-# About 128 bits: as strong as the weakest group of the library's own list.
-_ORDINARY = frozenset({23, 29, 256, 257})
+# Curves that the library does not have and that are no stronger than what it has instead. Stronger ones that it lacks
+# stay in a list, so that what it takes instead is refused.
+_UNAVAILABLE = frozenset({19, 21, 26})
+# About 128 bits or less: no stronger than the weakest group of the library's own list.
+_ORDINARY = frozenset({19, 21, 23, 26, 29, 256, 257})
 
 
 def listed(wanted: Sequence[int], group: int) -> bool:
@@ -76,7 +78,7 @@ def of_client(wanted: Sequence[int]) -> tuple[int | None, bool]:
     """
     if len(wanted) == 1 and wanted[0] in _CURVES:
         return wanted[0], False
-    if not wanted or any(group in _ORDINARY or group in _UNAVAILABLE for group in wanted):
+    if not wanted or any(group in _ORDINARY for group in wanted):
         return None, False
     if all(group in _CURVES for group in wanted):
         return wanted[0], False

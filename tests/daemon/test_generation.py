@@ -64,7 +64,7 @@ def test_a_policy_path_that_cannot_be_read_is_a_sentence(
     with pytest.raises(PolicyError):
         load(tmp_path / "missing.policy", rings, defaults=Defaults.MODERN, number=1)
 
-    def forbidden(*_: object) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("attls.policy.load", forbidden)
@@ -131,3 +131,27 @@ def test_strict_grants_are_asked_for_at_load(tmp_path: Path, rings: Path) -> Non
     attls(f"keyring grant SRV/RING --user {user} --access update")
     (ring,) = loaded(tmp_path, store, rule("a")).rings.values()
     assert "server" == ring.identity().label
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_links_in_a_circle_are_a_diagnostic(tmp_path: Path, rings: Path, agent: bool) -> None:
+    """Whether the policy itself is one or a file that names it, the reader says that it cannot be read."""
+    loop = tmp_path / "loop.policy"
+    loop.symlink_to(loop)
+    path = loop
+    if agent:
+        path = tmp_path / "pagent.conf"
+        path.write_text(f"TTLSConfig {loop}\n")
+    with pytest.raises(PolicyError) as caught:
+        load(path, rings, defaults=Defaults.MODERN, number=1)
+    assert [str(loop) in finding.message for finding in caught.value.diagnostics] == [True]
+
+
+def test_a_data_set_is_read_from_the_file_that_stands_for_it(tmp_path: Path, rings: Path) -> None:
+    """The mapping reaches the reader."""
+    (tmp_path / "member").write_text(rule("a"))
+    path = tmp_path / "pagent.conf"
+    path.write_text("TTLSConfig //'HLQ.POLICY(TTLS)'\n")
+    datasets = {"HLQ.POLICY(TTLS)": tmp_path / "member"}
+    generation = load(path, rings, defaults=Defaults.MODERN, number=1, datasets=datasets)
+    assert [each.name for each in generation.policy.rules] == ["a"]

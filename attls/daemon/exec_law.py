@@ -1,0 +1,126 @@
+"""What `attls exec` goes by: one policy, read once, and the key rings that the caller may read.
+
+A policy may be the whole host's and name rings of many users. A ring that cannot be read fails those connections that
+need it, not the start; only where no rule could be served at all is there nothing to start for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attls import policy
+from attls.daemon.generation import GenerationError, belongs_to_connection_user, settings_in_use
+from attls.errors import AttlsError, KeyringError
+from attls.intercept.seccomp import Call
+from attls.keyring import Store
+from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, Owner, TlsSettings, Verdict
+from attls.policy import PolicySet
+from attls.tls import Environment
+
+
+class Law:
+    """The policy in force and its TLS environments, each built once.
+
+    Raises PolicyError when the policy has errors, GenerationError when none of its rules can be served. `problems` has
+    a sentence for each ring that cannot be used.
+    """
+
+    def __init__(self, path: Path, keyrings: Path, *, defaults: Defaults) -> None:
+        self.policy: PolicySet = policy.load(path, defaults)
+        self._store = Store(keyrings)
+        # All environments but those over the ring of a connection's own user, which are in `_own`.
+        self.environments: dict[TlsSettings, Environment] = {}
+        self._own: dict[tuple[TlsSettings, str | None], Environment] = {}
+        self._of_rule: dict[str, Environment] = {}  # the same by name, for hashing whole settings takes its time
+        self.problems: list[str] = []
+        in_use = settings_in_use(self.policy.rules)
+        for settings, rules in in_use.items():
+            if belongs_to_connection_user(settings.keyring):
+                continue
+            try:
+                environment = self.environment(settings, None)
+                self._of_rule.update(dict.fromkeys(rules, environment))
+            except AttlsError as error:
+                self.problems.append(f"rule {rules[0]}: {error}")
+        if self.problems and len(self.problems) == len(in_use):
+            raise GenerationError(self.problems)
+        conditions = [rule.conditions for rule in self.policy.rules]
+        self.directions = frozenset(direction for each in conditions for direction in each.directions)
+        self._jobs = tuple(each for each in conditions if each.job is not None)
+        outbound = [each for each in conditions if Direction.OUTBOUND in each.directions]
+        self.asks_source = any(each.local_addresses for each in outbound)
+        self.asks_source_port = any(_narrows(each.local_ports) for each in outbound)
+
+    def calls(self) -> tuple[Call, ...]:
+        """Return the system calls that have to be held: where no rule speaks of a direction, it is left alone."""
+        found: list[Call] = []
+        if Direction.OUTBOUND in self.directions:
+            found += (Call.CONNECT, Call.GETSOCKOPT)
+        if Direction.INBOUND in self.directions:
+            found += (Call.LISTEN, Call.ACCEPT, Call.ACCEPT4)
+        if found:
+            found += (Call.GETPEERNAME, Call.GETSOCKNAME)
+        return (*found, Call.IOCTL)
+
+    def may_cover(self, listener: Endpoint) -> bool:
+        """Tell whether some rule could match what comes in at `listener`."""
+        flow = Flow(Direction.INBOUND, listener, Endpoint(listener.address, 0))
+        return any(could_match(rule.conditions, flow) for rule in self.policy.rules)
+
+    def wants_job(self, flow: Flow) -> bool:
+        """Tell whether some rule that has a Jobname condition could match `flow`."""
+        return any(could_match(conditions, flow) for conditions in self._jobs)
+
+    def match(self, flow: Flow, owner: Owner) -> Verdict:
+        """Return what policy says of a connection now."""
+        return self.policy.match(flow, owner, datetime.now())
+
+    def environment_of(self, verdict: Verdict, user: str | None) -> Environment:
+        """Return the TLS environment that `verdict` asks for; `user` owns the connection. Raises as `environment`."""
+        assert verdict.settings is not None
+        known = self._of_rule.get(verdict.rule or "")
+        return known if known is not None else self.environment(verdict.settings, user)
+
+    def environment(self, settings: TlsSettings, user: str | None) -> Environment:
+        """Return the TLS environment for `settings`; `user` owns the connection. Raises KeyringError or TlsError."""
+        own = belongs_to_connection_user(settings.keyring)
+        if own and user is None:
+            raise KeyringError(f"Keyring {settings.keyring} means the ring of the program's user, who is not known")
+        known = self._own.get((settings, user)) if own else self.environments.get(settings)
+        if known is not None:
+            return known
+        try:
+            ring = self._store.ring(
+                settings.keyring,
+                user if own else None,
+                password=settings.keyring_password,
+                stash_file=settings.keyring_stash_file,
+            )
+        except OSError as error:
+            raise KeyringError(f"cannot read the ring {settings.keyring}: {error}") from error
+        environment = Environment(settings, ring)
+        if own:
+            self._own[settings, user] = environment
+        else:
+            self.environments[settings] = environment
+        return environment
+
+
+def could_match(conditions: Conditions, flow: Flow) -> bool:
+    """Tell whether direction and ports allow a match: cheap, and wrong in one direction only."""
+    return (
+        flow.direction in conditions.directions
+        and _within(flow.local.port, conditions.local_ports)
+        and _within(flow.remote.port, conditions.remote_ports)
+    )
+
+
+def _within(port: int, ranges: Sequence[Any]) -> bool:
+    return not ranges or not port or any(each.first <= port <= each.last for each in ranges)
+
+
+def _narrows(ranges: Collection[Any]) -> bool:
+    return bool(ranges) and not any(each.first <= 1 and each.last >= 65535 for each in ranges)
