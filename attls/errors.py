@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reason:
-    """Why a connection ended: `code` as AT-TLS numbers it, `word` for metrics and logs, `text` for people."""
+    """Why a connection ended: `code` as AT-TLS numbers it, `word` for metrics and logs, `text` for people.
+
+    Reasons are compared by identity; those with a name of their own are the constants below.
+    """
 
     code: int
     word: str
@@ -35,11 +38,19 @@ NO_USER = Reason(5002, "no-user", "the client certificate maps to no user")
 UNREACHABLE = Reason(0, "unreachable", "the destination could not be reached")
 NO_LISTENER = Reason(0, "no-listener", "no program listens on the destination")
 LOOP = Reason(0, "loop", "the connection was made to attls itself")
-OVERLOAD = Reason(0, "overload", "too many connections are in their handshake")
+OVERLOAD = Reason(0, "overload", "too many connections at once, or too few descriptors or too little memory left")
 INTERNAL = Reason(6001, "internal", "an error inside attls; please report the traceback in the log")
 PEER_CLOSED_HANDSHAKE = Reason(406, "peer-closed", "the peer closed the connection during the handshake")
 NAME_MISMATCH = Reason(414, "name-mismatch", "the server certificate does not carry the name that policy asks for")
 PROTOCOL = Reason(410, "protocol", "the peer broke the TLS protocol")
+NO_SERVER_NAME = Reason(447, "no-server-name", "the client asked for no host name, and policy requires one")
+UNKNOWN_SERVER_NAME = Reason(447, "unknown-server-name", "the client asked for a host name that policy does not list")
+UNCONFIRMED_NAME = Reason(447, "unconfirmed-name", "the server did not confirm the host name it was asked for")
+NO_MASTER_SECRET = Reason(462, "no-master-secret", "the peer has no extended master secret, and policy requires it")
+NO_INDICATION = Reason(434, "no-renegotiation-info", "the client does not indicate secure renegotiation")
+NO_FRAGMENT = Reason(448, "no-fragment-length", "the client asks for no record length, and policy requires one")
+OTHER_GROUP = Reason(402, "no-group", "the key exchange group agreed on is not one that policy lists")
+BAD_HELLO = Reason(410, "bad-hello", "the peer's first message is no ClientHello that could be read")
 BAD_MAC = Reason(411, "bad-mac", "a TLS record did not decrypt")
 
 

@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench import machine
+from bench import machine, policy
 from bench.loads import LOADS, QUICK, Load, Sizes
 from bench.network import BenchError
 from bench.proxies import PROXIES, Proxy
@@ -119,6 +119,10 @@ def main() -> int:
     done = max(len(samples) for by_proxy in figures.samples.values() for samples in by_proxy.values())
     say(f"{'rounds':<10} {done}, medians; CPU time of the proxy's processes; ratio: attls to the best peer\n")
     say(table(figures, loads, {kind.name: kind.label for kind in present}))
+    large = None
+    if not options.only:
+        large = policy.measure(policy.QUICK_RULES if options.quick else policy.RULES)
+        say("\n" + "\n".join(large.lines()))
     if options.json is not None:
         text = json.dumps(
             {
@@ -128,6 +132,7 @@ def main() -> int:
                 "sizes": asdict(sizes),
                 "rounds": done,
                 "figures": document(figures, loads),
+                "policy": asdict(large) if large is not None else None,
             },
             indent=2,
         )

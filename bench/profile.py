@@ -62,7 +62,7 @@ def top_functions(raw: str, count: int, *, by_callees: bool = False) -> str:
         stack, _, samples = line.rpartition(" ")
         frames = stack.split(";")
         own[frames[-1]] += int(samples)
-        for frame in set(frames):
+        for frame in dict.fromkeys(frames):  # once each, in an order that does not depend on hashing
             below[frame] += int(samples)
     total = sum(own.values()) or 1
     rows = [["function", "own", "with callees"]]

@@ -35,6 +35,8 @@ MAY_USE_ROOMS: dict[str, tuple[str, ...]] = {
     "control": FIRST_FLOOR,
     # Applications import this one: it must not pull the house in after it. `control.protocol` is stdlib only.
     "client": ("errors", "control"),
+    "c": (),
+    "examples": ("client",),
     "daemon": (*FIRST_FLOOR, "intercept", "relay", "control"),
     "cli": (*FIRST_FLOOR, "intercept", "relay", "control", "client", "daemon"),
     "__main__": ("cli",),
@@ -47,6 +49,7 @@ MAY_USE_LIBRARY: dict[str, tuple[str, ...]] = {
     "psutil": ("intercept",),
     "pyroute2": ("intercept",),
     "trio": ("intercept", "relay", "control.server", "daemon", "cli"),
+    "h11": ("daemon.lookups",),
     "click": ("cli",),
     "rich": ("cli",),
 }

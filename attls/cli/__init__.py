@@ -29,6 +29,7 @@ _HOMES = {
     "keyring": "keyring",
     "cert": "keyring",
     "map": "keyring",
+    "racdcert": "keyring",
 }
 NOT_DONE = 3
 INTERRUPTED = 130

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from attls.cli.output import diagnostic_text, json_option, print_json, run_dir_option
+from attls.cli.output import dataset_option, diagnostic_text, json_option, print_json, run_dir_option
 from attls.daemon import OnExit, Options, client, run
 from attls.daemon.rundir import RunDirectory
 from attls.errors import DaemonError, Diagnostic
@@ -16,11 +16,12 @@ from attls.model import Defaults
 from attls.observe import display
 
 MOST_WORKERS = 128
+REFRESH_SECONDS = 300.0  # ten thousand rules take their time
 
 
-def _ask(run_dir: Path, command: str, **wishes: Any) -> dict[str, Any]:
+def _ask(run_dir: Path, command: str, *, seconds: float = 60.0, **wishes: Any) -> dict[str, Any]:
     """Ask the daemon, or raise DaemonError with what it objects to."""
-    reply = client.ask(RunDirectory(run_dir), {"command": command, **wishes})
+    reply = client.ask(RunDirectory(run_dir), {"command": command, **wishes}, seconds=seconds)
     if "error" in reply:
         raise DaemonError(reply["error"])
     return reply
@@ -74,9 +75,13 @@ def _mode(ctx: click.Context, param: click.Parameter, value: str) -> int:
     callback=_mode,
     default="0666",
     show_default=True,
-    help="Who may connect to the control socket, as octal file mode; a request needs the connection's descriptor anyway.",
+    help="File mode of the control socket; what permits a request is the connection's own descriptor.",
 )
 @click.option("--control-group", metavar="GROUP", help="Group that owns the control socket.")
+@click.option(
+    "--watch/--no-watch", default=True, show_default=True, help="Put changed key rings in force by themselves."
+)
+@dataset_option
 def run_command(
     *,
     policy: Path,
@@ -88,6 +93,8 @@ def run_command(
     drain_seconds: float,
     control_mode: int,
     control_group: str | None,
+    watch: bool,
+    datasets: tuple[tuple[str, Path], ...],
 ) -> None:
     """Put this host under the policy, in the foreground, until SIGTERM or `attls stop`.
 
@@ -104,6 +111,8 @@ def run_command(
             drain_seconds=drain_seconds,
             control_mode=control_mode,
             control_group=control_group,
+            watch=watch,
+            datasets=dict(datasets),
         )
     )
 
@@ -132,7 +141,7 @@ def status_command(*, run_dir: Path, as_json: bool, metrics: bool) -> None:
 @click.pass_context
 def refresh_command(ctx: click.Context, *, run_dir: Path, as_json: bool) -> None:
     """Read policy, rules and key rings again; on any error what was in force stays, and the exit code is 1."""
-    reply = _ask(run_dir, "refresh")
+    reply = _ask(run_dir, "refresh", seconds=REFRESH_SECONDS)
     if as_json:
         print_json(reply)
     else:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
-from cryptography import x509
 from rich.console import Console
 from rich.table import Table
 
@@ -217,14 +216,14 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _alternative(san: Iterable[str]) -> tuple[x509.GeneralName, ...]:
+def _alternative(san: Iterable[str]) -> tuple[certificates.GeneralName, ...]:
     try:
         return tuple(name for text in san for name in certificates.alternative_names(text))
     except KeyringError as error:
         raise click.BadParameter(str(error), param_hint="--san") from error
 
 
-def _subject_of(common_name: str | None, others: str | None) -> x509.Name:
+def _subject_of(common_name: str | None, others: str | None) -> certificates.Name:
     try:
         return certificates.subject_name(common_name, others)
     except KeyringError as error:
@@ -284,7 +283,7 @@ def _key_word(present: bool | None) -> str:
     return {True: "yes", False: "no", None: "unreadable"}[present]
 
 
-def _days_left(certificate: x509.Certificate) -> str:
+def _days_left(certificate: certificates.Certificate) -> str:
     now = _now()
     if now > certificate.not_valid_after_utc:
         return "expired"
@@ -843,7 +842,7 @@ def sign(
     if len(requests) != 1:
         raise KeyringError(f"{file} holds {len(requests) or 'no'} signing requests; exactly one is needed")
     profile = certificates.Profile(
-        subject=_subject_of(cn, subject) if cn or subject else x509.Name([]),
+        subject=_subject_of(cn, subject) if cn or subject else certificates.EMPTY_NAME,
         days=days,
         names=_alternative(san),
         is_authority=ca,
@@ -873,7 +872,7 @@ def sign(
 @click.option("--issuer", metavar="CALABEL", help="Authority that issued it; needed with --serial.")
 @click.option(
     "--reason",
-    type=click.Choice([flag.value for flag in x509.ReasonFlags if flag.value not in {"removeFromCRL"}]),
+    type=click.Choice(revocation.REASONS),
     default="unspecified",
     show_default=True,
     help="Why.",
@@ -905,7 +904,7 @@ def revoke(
         except ValueError as error:
             raise click.BadParameter(f"{serial} is no hexadecimal number", param_hint="--serial") from error
         what = f"certificate {number:X}"
-    store.revoke(authority.owner, authority.label, revocation.Revocation(number, _now(), x509.ReasonFlags(reason)))
+    store.revoke(authority.owner, authority.label, revocation.Revocation.of(number, _now(), reason))
     document = {"serial": f"{number:X}", "issuer": authority.label, "reason": reason}
     text = f"revoked {what}; now publish a new list: attls cert crl --label '{authority.label}' --out FILE"
     _print(document, text, as_json=as_json)
@@ -1331,7 +1330,7 @@ def map_add(
     _print(_map_document(entry), f"certificates {_map_text(entry)} stand for {user or criteria}", as_json=as_json)
 
 
-def _name_filter(text: str | None, model: x509.Name | None) -> mapping.NameFilter | None:
+def _name_filter(text: str | None, model: certificates.Name | None) -> mapping.NameFilter | None:
     if text is None:
         return None
     try:

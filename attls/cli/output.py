@@ -11,6 +11,18 @@ import click
 from attls.daemon.rundir import default_run_dir
 from attls.errors import Diagnostic
 
+
+class _DataSet(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
+    # NAME=FILE
+    name = "NAME=FILE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        name, equals, target = str(value).partition("=")
+        if not equals or not name or not target:
+            self.fail("write it as HLQ.NAME(MEMBER)=FILE", param, ctx)
+        return name.strip("/'"), Path(target)
+
+
 run_dir_option = click.option(
     "--run-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -19,6 +31,13 @@ run_dir_option = click.option(
     help="Directory of the daemon's sockets.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+dataset_option = click.option(
+    "--dataset",
+    "datasets",
+    type=_DataSet(),
+    multiple=True,
+    help="The file that stands for an MVS data set named in a Policy Agent file.",
+)
 
 
 def print_json(document: object) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from attls import policy as law
-from attls.cli.output import diagnostic_text, json_option, print_diagnostics, print_json
+from attls.cli.output import dataset_option, diagnostic_text, json_option, print_diagnostics, print_json
 from attls.errors import AttlsError, Diagnostic, KeyringError, PolicyError
 from attls.keyring import Store, certificates
 from attls.model import Address, Defaults, Direction, HandshakeRole, JobSource, Owner, TlsSettings, canonical_address
@@ -24,17 +24,6 @@ from attls.policy.rules import Action
 
 _EXPIRES_SOON = timedelta(days=30)
 _UNREADABLE = "unreadable"
-
-
-class _DataSet(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
-    # NAME=FILE
-    name = "NAME=FILE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        name, equals, target = str(value).partition("=")
-        if not equals or not name or not target:
-            self.fail("write it as HLQ.NAME(MEMBER)=FILE", param, ctx)
-        return name.strip("/'"), Path(target)
 
 
 class _Place(click.ParamType):  # type: ignore[type-arg]
@@ -77,13 +66,6 @@ _defaults_option = click.option(
     callback=_defaults,
     help="What a silent policy means: TLS 1.2 and 1.3, or exactly what z/OS does.",
 )
-_dataset_option = click.option(
-    "--dataset",
-    "datasets",
-    type=_DataSet(),
-    multiple=True,
-    help="The file that stands for an MVS data set named in a Policy Agent file.",
-)
 
 
 @click.group()
@@ -99,7 +81,7 @@ def policy() -> None:
     help="Also look whether the rings and labels that rules name are in this directory.",
 )
 @_defaults_option
-@_dataset_option
+@dataset_option
 @json_option
 def check(
     paths: tuple[Path, ...],
@@ -138,7 +120,7 @@ def check(
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("name", metavar="[RULE|ACTION]", required=False)
 @_defaults_option
-@_dataset_option
+@dataset_option
 @json_option
 def show(
     path: Path, name: str | None, defaults: Defaults, datasets: tuple[tuple[str, Path], ...], as_json: bool
@@ -191,7 +173,7 @@ def show(
 @click.option("--job", help="Job name of the program; not known if left out.")
 @click.option("--at", "moment", help="When, as ISO 8601, local time unless it has an offset.  [default: now]")
 @_defaults_option
-@_dataset_option
+@dataset_option
 @json_option
 def explain(
     path: Path,
@@ -244,7 +226,7 @@ def explain(
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--exit-code", is_flag=True, help="End with exit code 1 when connections change.")
 @_defaults_option
-@_dataset_option
+@dataset_option
 @json_option
 def diff(
     old: Path,

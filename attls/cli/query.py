@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import click
 
 from attls.cli.output import json_option, print_json, run_dir_option

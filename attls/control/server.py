@@ -27,6 +27,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 
 from attls.control.protocol import (
     EMVSERR,
@@ -38,7 +39,7 @@ from attls.control.protocol import (
     parse_request,
     refuse,
 )
-from attls.model import Endpoint
+from attls.model import Address, Endpoint, canonical_address
 
 IDLE_SECONDS = 30.0  # how long a client may hold a connection without a request in hand
 _EVENTS_AT_ONCE = 16
@@ -70,8 +71,8 @@ class Petition:
         self.call = call
         self.sock = sock
         self.seen = seen
-        self.local = Endpoint.of(sock.getsockname())
-        self.remote = Endpoint.of(sock.getpeername())
+        self.local = _endpoint(*sock.getsockname()[:2])
+        self.remote = _endpoint(*sock.getpeername()[:2])
         self.cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
         # The flag belongs to the open file, which the program and we share. socket.socket does not know of it.
         self.waits = bool(call.ioctl.flags & FLAG_WAIT) or os.get_blocking(sock.fileno())
@@ -336,6 +337,15 @@ class Desk:
             if petition is not None:
                 petition.sock.close()
             self._reply(client, refuse(packet, RefusalError(EMVSERR, Junior.UNEXPECTED_ERROR)))
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> Address:
+    return canonical_address(text)
+
+
+def _endpoint(address: str, port: int) -> Endpoint:
+    return Endpoint(_address(address), port)
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:

@@ -38,6 +38,10 @@ _GROUPS = {
 HOST_NOT_CHECKED, HOST_MATCHED = 0, 1
 
 
+# Made once: these are asked for with every query.
+_NOT_SECURE, _SECURE = ConnectionStatus.NOTSECURE, ConnectionStatus.SECURE
+
+
 def policy_status(verdict: Verdict) -> PolicyStatus:
     """Say what the policy of a connection is to its program."""
     if verdict.rule is None:
@@ -66,8 +70,8 @@ def two_characters(cipher4: str) -> str:
 def outputs(record: Record) -> Ioctl:
     """Return the output fields for a connection that we carry."""
     verdict = record.verdict
-    connection = _CONNECTION.get(record.status, ConnectionStatus.NOTSECURE)
-    if connection is not ConnectionStatus.SECURE:
+    connection = _CONNECTION.get(record.status, _NOT_SECURE)
+    if connection is not _SECURE:
         return Ioctl(
             policy_status=policy_status(verdict),
             connection_status=connection,

@@ -7,7 +7,8 @@ because `attls status` should not wait for TLS libraries.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attls.model import Defaults
@@ -24,7 +25,8 @@ class OnExit(enum.Enum):
 class Options:
     """How to run; `drain_seconds` is how long an orderly stop waits for live connections.
 
-    `control_mode` and `control_group` are those of the control socket's file.
+    `control_mode` and `control_group` are those of the control socket's file. With `watch`, rings that change are put
+    in force by themselves. `datasets` says which file stands for an MVS data set that a policy file names.
     """
 
     policy: Path
@@ -36,6 +38,8 @@ class Options:
     drain_seconds: float = 30.0
     control_mode: int = 0o666
     control_group: str | None = None
+    watch: bool = True
+    datasets: Mapping[str, Path] = field(default_factory=dict)
 
 
 def run(options: Options) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from attls.daemon.generation import Generation
+from attls.daemon.secondary import Primary
 from attls.keyring import Keyring
 from attls.model import Endpoint
 
@@ -99,6 +100,29 @@ class Query:
     request: int
     local: Endpoint
     remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """Remember primaries that connections may follow, of all workers; answered by `introduced` with `request`."""
+
+    request: int
+    primaries: tuple[Primary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Forget a worker's primary, or all of them where `connid` is None."""
+
+    worker: int
+    connid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Every worker knows primary `connid` of the worker that introduced it."""
+
+    connid: int
 
 
 @dataclass(frozen=True, slots=True)

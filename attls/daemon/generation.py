@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attls import policy
 from attls.errors import DaemonError, KeyringError
-from attls.keyring import Keyring, Store
-from attls.model import Defaults, TlsSettings
+from attls.keyring import Keyring, Store, UserMap
+from attls.model import Defaults, HandshakeRole, TlsSettings
 from attls.policy import PolicySet, Rule
 
 RingKey = tuple[str, str | None, str | None]
@@ -32,6 +32,7 @@ class GenerationError(DaemonError):
 class Generation:
     """What is in force: `number` counts up with each refresh, `rings` is keyed by `ring_key`.
 
+    `users` turns client certificates into users; it is empty where no rule asks clients for certificates.
     The identifiers number group and environment actions by name and keep their numbers across refreshes; `groups` are
     the names in force. `loaded` is in seconds since the epoch.
     """
@@ -43,6 +44,7 @@ class Generation:
     environment_identifiers: Mapping[str, int]
     groups: tuple[str, ...]
     loaded: float
+    users: UserMap = field(default_factory=UserMap)
 
 
 def belongs_to_connection_user(reference: str) -> bool:
@@ -64,43 +66,93 @@ def settings_in_use(rules: Iterable[Rule]) -> dict[TlsSettings, list[str]]:
     return found
 
 
+def labels_in_use(settings: TlsSettings) -> set[str | None]:
+    """Return the labels of the certificates that `settings` present; None stands for the ring's default one."""
+    labels: set[str | None] = {label for _, label in settings.server_sni}
+    if settings.role is not HandshakeRole.CLIENT and settings.server_certificate_labels:
+        return labels | set(settings.server_certificate_labels)
+    if settings.certificate_label == "":
+        return labels
+    return labels | {settings.certificate_label}
+
+
+def with_code(error: Exception) -> str:
+    """Return the sentence of `error`, with the return code that run books know where it has one."""
+    return f"{error} (code {error.code})" if isinstance(error, KeyringError) else str(error)
+
+
 def load(
-    path: Path, keyrings: Path, *, defaults: Defaults, number: int, previous: Generation | None = None
+    path: Path,
+    keyrings: Path,
+    *,
+    defaults: Defaults,
+    number: int,
+    previous: Generation | None = None,
+    datasets: Mapping[str, Path] | None = None,
 ) -> Generation:
     """Read the policy at `path` and every ring it names from the store `keyrings`.
 
+    `datasets` says which file stands for an MVS data set.
     Raises PolicyError with all diagnostics, or GenerationError with a sentence for each ring that cannot be read.
     """
     try:
-        rules = policy.load(path, defaults)
+        rules = policy.load(path, defaults, datasets=datasets)
     except OSError as error:
         raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
+    return _with_rings(rules, keyrings, number=number, previous=previous)
+
+
+def renew(previous: Generation, keyrings: Path, *, number: int) -> Generation:
+    """Read the rings again and keep the policy: somebody may be in the middle of editing its file.
+
+    Raises GenerationError with a sentence for each ring that cannot be read.
+    """
+    return _with_rings(previous.policy, keyrings, number=number, previous=previous)
+
+
+def _with_rings(rules: PolicySet, keyrings: Path, *, number: int, previous: Generation | None) -> Generation:
     store = Store(keyrings)
     rings: dict[RingKey, Keyring] = {}
+    labels: dict[RingKey, set[str | None]] = {}
     problems: dict[RingKey, str] = {}
-    for settings, names in settings_in_use(rules.rules).items():
+    in_use = settings_in_use(rules.rules)
+    for settings, names in in_use.items():
         key = ring_key(settings)
-        if belongs_to_connection_user(settings.keyring) or key in rings or key in problems:
+        if belongs_to_connection_user(settings.keyring):
+            continue
+        labels.setdefault(key, set()).update(labels_in_use(settings))
+        if key in rings or key in problems:
             continue
         try:
             rings[key] = store.ring(
                 settings.keyring, password=settings.keyring_password, stash_file=settings.keyring_stash_file
             )
         except KeyringError as error:
-            problems[key] = f"rule {names[0]}: {error} (code {error.code})"
-    if problems:
-        raise GenerationError(problems.values())
+            problems[key] = f"rule {names[0]}: {with_code(error)}"
+        except OSError as error:
+            problems[key] = f"rule {names[0]}: cannot read the ring {settings.keyring}: {error}"
+    sentences = list(problems.values())
+    users = UserMap()
+    if any(settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH for settings in in_use):
+        try:
+            users = store.user_map()
+        except (KeyringError, OSError) as error:
+            sentences.append(f"the map from certificates to users cannot be read: {error}")
+    if sentences:
+        raise GenerationError(sentences)
     verdicts = [rule.verdict for rule in rules.rules]
     groups = tuple(dict.fromkeys(verdict.group for verdict in verdicts if verdict.group))
     environments = dict.fromkeys(verdict.environment for verdict in verdicts if verdict.environment)
     return Generation(
         number,
         rules,
-        rings,
+        # A key that nobody presents has no business in a process that talks to the network.
+        {key: ring.narrowed(labels[key]) for key, ring in rings.items()},
         group_identifiers=_numbered(groups, previous.group_identifiers if previous else {}),
         environment_identifiers=_numbered(environments, previous.environment_identifiers if previous else {}),
         groups=groups,
         loaded=time.time(),
+        users=users,
     )
 
 

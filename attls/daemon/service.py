@@ -17,19 +17,26 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from attls import errors
-from attls.daemon.generation import Generation, belongs_to_connection_user, ring_key, settings_in_use
+from attls.daemon.generation import (
+    Generation,
+    belongs_to_connection_user,
+    ring_key,
+    settings_in_use,
+    with_code,
+)
+from attls.daemon.secondary import Primaries, Primary
 from attls.errors import AttlsError, InterceptError, KeyringError, Reason, TlsError
 from attls.keyring import Keyring
-from attls.model import Conditions, Direction, Flow, Owner, PortRange, TlsSettings, Verdict
+from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
-from attls.policy import PolicySet
+from attls.policy import PolicySet, Rule
 from attls.relay import Reactor
 from attls.tls import Environment
 
@@ -92,10 +99,24 @@ class Law:
     environments: dict[TlsSettings, Environment] = field(default_factory=dict)
     of_rule: dict[str, Environment] = field(default_factory=dict)
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
-    failures: dict[tuple[TlsSettings, str], tuple[float, str]] = field(default_factory=dict)
+    failures: dict[tuple[TlsSettings, str], tuple[float, AttlsError]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
+    rules: dict[str, Rule] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
     jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
+
+    def rule(self, name: str) -> Rule:
+        """Return a rule by its name; raises KeyError."""
+        return self.rules[name]
+
+    def maps_by_job(self, verdict: Verdict) -> bool:
+        """Tell whether the user of a client's certificate may depend on the program's job name."""
+        settings = verdict.settings
+        return (
+            settings is not None
+            and settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
+            and bool(self.generation.users.criteria)
+        )
 
     def wants_job(self, flow: Flow) -> bool:
         """Tell whether some rule could match `flow` that has a Jobname condition; remembered by the server's port."""
@@ -140,6 +161,10 @@ class Service:
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
         self._policies: dict[int, PolicySet] = {}
+        self.primaries = Primaries()
+        # Tell the other workers of a primary, and of its end; None where there are no others.
+        self.introduce: Callable[[Primary], Awaitable[None]] | None = None
+        self.dismiss: Callable[[int], Awaitable[None]] | None = None
         # Answers the programs of our connections; told of each one. None where there is no control channel.
         self.switchboard: Switchboard | None = None
         self._waiting = 0
@@ -158,7 +183,7 @@ class Service:
 
         Environments whose settings and ring did not change are taken over, and their sessions with them.
         """
-        law = Law(generation)
+        law = Law(generation, rules={rule.name: rule for rule in generation.policy.rules})
         problems = []
         for settings, rules in settings_in_use(generation.policy.rules).items():
             if belongs_to_connection_user(settings.keyring):
@@ -168,7 +193,7 @@ class Service:
                 law.environments[settings] = environment
                 law.of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
-                problems.append(f"rule {rules[0]}: {error}")
+                problems.append(f"rule {rules[0]}: {with_code(error)}")
             await trio.lowlevel.checkpoint()
         conditions = (rule.conditions for rule in generation.policy.rules)
         law.job_conditions = tuple(each for each in conditions if each.job is not None)
@@ -196,6 +221,8 @@ class Service:
     def _announce(self) -> None:
         if self.law is not None:
             generation = self.law.generation
+            for environment in self.law.environments.values():
+                environment.users = generation.users  # it may be older than this generation
             # Policies that live connections were born under are kept, so that displays can explain them.
             used = {record.generation for record in self.ledger.records.values()}
             self._policies = {number: policy for number, policy in self._policies.items() if number in used}
@@ -266,7 +293,8 @@ class Service:
         except InterceptError as error:
             self._refuse(accepted, flow, errors.LOOP, str(error))
         except OSError as error:
-            self._refuse(accepted, flow, errors.APP_RESET, error.strerror or str(error))
+            reason = errors.OVERLOAD if error.errno in _EXHAUSTED else errors.APP_RESET
+            self._refuse(accepted, flow, reason, error.strerror or str(error))
         except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
             _log.exception("internal error while admitting %s", flow)
             self._refuse(accepted, flow, errors.INTERNAL)
@@ -282,14 +310,33 @@ class Service:
             self._refuse(accepted, flow, errors.NO_LISTENER)
             return
         verdict = law.generation.policy.match(flow, owner, self._now())
-        if not wants_job and verdict.rule is not None and verdict.trace & messages.INFO:
-            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job
+        followed = None
+        if self.primaries.between(flow.local.address, flow.remote.address):
+            owner = self._owner(flow, complete=True) or owner
+            followed = self._followed(flow, owner, verdict, law)
+            if followed is not None:
+                owner, verdict = replace(owner, user=followed.user), law.rule(followed.rule).verdict
+        elif not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
+            owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
         record = self.ledger.open(flow, owner, verdict, generation=law.generation.number)
+        if followed is not None:
+            record.map_type = "Secondary"
         if self.switchboard is not None:
             self.switchboard.admitted(record, law)
+        settings = verdict.settings
+        if settings is not None and settings.secondary_map and followed is None:
+            assert self._nursery is not None
+            self._waiting += 1
+            self._nursery.start_soon(self._introduce_and_carry, law, listener, accepted, record)
+        else:
+            self._hand_over(law, listener, accepted, record)
+
+    def _hand_over(self, law: Law, listener: Listener, accepted: socket.socket, record: Record) -> None:
+        """Give an admitted connection to the relay, in clear, under TLS, or under control of its program."""
+        verdict = record.verdict
         settings = verdict.settings
         if settings is None or settings.application_controlled:
             # An application-controlled connection stays in clear until its program asks for TLS.
@@ -300,6 +347,63 @@ class Service:
             assert self._nursery is not None
             self._waiting += 1
             self._nursery.start_soon(self._admit_with_own_ring, law, settings, listener, accepted, record)
+
+    # Connections that follow others
+
+    def _followed(self, flow: Flow, owner: Owner, verdict: Verdict, law: Law) -> Primary | None:
+        """Return the primary whose rule this connection gets: of the same process, and no better rule fits."""
+        found = self.primaries.find(owner.pid, flow.local.address, flow.remote.address)
+        if found is None or found.rule not in law.rules:
+            return None
+        rule = law.rule(found.rule)
+        settings = rule.verdict.settings
+        if settings is None or not settings.secondary_map:
+            return None
+        if verdict.rule is not None and law.rule(verdict.rule).priority >= rule.priority:
+            return None
+        return found
+
+    async def _introduce_and_carry(self, law: Law, listener: Listener, accepted: socket.socket, record: Record) -> None:
+        """Let every worker know of a primary before its program hears of it; only then can something follow it."""
+        known = False
+        try:
+            await self._introduce(record)
+            known = True
+        finally:
+            self._waiting -= 1
+            if not known:
+                reset(accepted)
+                record.close(errors.STOPPED)
+        if record.reason is None:
+            self._hand_over(law, listener, accepted, record)
+
+    async def _introduce(self, record: Record) -> None:
+        flow, owner = record.flow, record.owner
+        if owner.pid is None:
+            owner = self._owner(flow, complete=True) or owner
+        if owner.pid is None or record.verdict.rule is None:
+            return  # nobody can be told to belong to it
+        primary = Primary(
+            self.ledger.worker,
+            record.connid,
+            owner.pid,
+            flow.local.address,
+            flow.remote.address,
+            record.verdict.rule,
+            owner.user,
+        )
+        self.primaries.add(primary)
+        if self.introduce is not None:
+            await self.introduce(primary)
+
+    def closed(self, record: Record) -> None:
+        """Forget a primary that has ended, here and everywhere."""
+        settings = record.verdict.settings
+        if settings is None or not settings.secondary_map or record.map_type == "Secondary":
+            return
+        self.primaries.remove(self.ledger.worker, record.connid)
+        if self.dismiss is not None and self._nursery is not None:
+            self._nursery.start_soon(self.dismiss, record.connid)
 
     def _owner(self, flow: Flow, *, complete: bool) -> Owner | None:
         if flow.direction is Direction.OUTBOUND:
@@ -337,7 +441,7 @@ class Service:
         try:
             environment = await self.environment_of_user(law, settings, record.owner.user)
         except (KeyringError, TlsError) as error:
-            reason, detail = errors.ENVIRONMENT, str(error)
+            reason, detail = errors.ENVIRONMENT, with_code(error)
         except Exception:  # noqa: BLE001 - as in _take
             _log.exception("internal error while admitting %s", flow)
             reason = errors.INTERNAL
@@ -363,27 +467,27 @@ class Service:
             environment = law.by_user.get(key)
             if environment is not None:
                 return environment
-            since, problem = law.failures.get(key, (0.0, ""))
-            if problem and self._clock() - since < REMEMBER_FAILURE_SECONDS:
-                raise KeyringError(problem)
+            since, failure = law.failures.get(key, (0.0, None))
+            if failure is not None and self._clock() - since < REMEMBER_FAILURE_SECONDS:
+                raise failure.with_traceback(None)
             pending = law.asked.get(key)
             if pending is None:
                 break
             await pending.wait()
         law.asked[key] = trio.Event()
-        problem = f"the ring {settings.keyring} of user {user} could not be had in time"
+        problem: AttlsError = KeyringError(f"the ring {settings.keyring} of user {user} could not be had in time")
         try:
             with trio.move_on_after(RING_WAIT_SECONDS):
                 ring = await self._ask_ring(law.generation.number, settings.keyring, user)
-                law.by_user[key] = Environment(settings, ring)
+                law.by_user[key] = Environment(settings, ring, users=law.generation.users)
                 return law.by_user[key]
         except AttlsError as error:
-            problem = str(error)
+            problem = error
         finally:
             if key not in law.by_user:
                 law.failures[key] = (self._clock(), problem)
             law.asked.pop(key).set()
-        raise KeyringError(problem)
+        raise problem
 
     def _is_overloaded(self, flow: Flow, owner: Owner) -> bool:
         ledger = self.ledger

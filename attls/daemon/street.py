@@ -6,11 +6,16 @@ dials on. Tests put a street of their own in their place.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 
-from attls.daemon.generation import Generation
+import trio
+
 from attls.errors import InterceptError
 from attls.intercept import (
     Intercepted,
@@ -25,6 +30,13 @@ from attls.intercept import (
 )
 from attls.intercept import intercepted as intercepted_at
 from attls.model import Direction, Flow
+from attls.policy import Rule
+
+CLAIM = "\0attls-steering"
+CLAIM_BACKLOG = 1024
+CREDENTIALS = struct.Struct("3i")
+
+_log = logging.getLogger("attls.daemon")
 
 
 class HostStreet:
@@ -36,24 +48,26 @@ class HostStreet:
     def __init__(self) -> None:
         self._routes = Routes()
         self._listeners: Listeners | None = None
+        self._claim: socket.socket | None = None
 
     def open(self, workers: int) -> Sequence[tuple[int, ...]]:
         """Open the listeners of all workers; return the descriptors of each worker's, to be inherited by it."""
+        self._claim = claim_network()
         self._listeners = open_listeners(workers)
         return [worker.numbers() for worker in self._listeners.workers]
 
-    def check(self, generation: Generation) -> None:
-        """Have `nft` check the steering that `generation` needs, without applying it."""
-        nft.check(self._table(generation))
+    def check(self, rules: Sequence[Rule]) -> None:
+        """Have `nft` check the steering that `rules` need, without applying it."""
+        nft.check(self._table(rules))
 
-    def steer(self, generation: Generation) -> None:
-        """Steer what `generation` could match, and nothing else, in one transaction."""
+    def steer(self, rules: Sequence[Rule]) -> None:
+        """Steer what `rules` could match, and nothing else, in one transaction."""
         self._routes.install()
-        nft.apply(self._table(generation))
+        nft.apply(self._table(rules))
 
     def stop_steering(self) -> None:
         """Steer no new connection; those that are carried go on."""
-        nft.apply(self._table(None))
+        nft.apply(self._table(()))
 
     def close(self) -> None:
         """Close the listeners; what is still steered to them is refused from then on."""
@@ -72,16 +86,72 @@ class HostStreet:
         if failures:
             raise failures[0]
 
-    def _table(self, generation: Generation | None) -> str:
+    async def keep_claim(self) -> None:
+        """Answer whoever asks who steers this network (the connection itself is the answer), until cancelled."""
+        claim = self._claim
+        while claim is not None:
+            await trio.lowlevel.wait_readable(claim)
+            with contextlib.suppress(OSError):
+                claim.accept()[0].close()
+            await trio.sleep(0.01)
+
+    def leave(self) -> None:
+        """Let another daemon have this network."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def _table(self, rules: Sequence[Rule]) -> str:
         listeners = self._listeners
         return nft.render(
-            generation.policy.rules if generation is not None else (),
+            rules,
             # Before the listeners are open any two ports do: the table is only checked then.
             outbound_port=listeners.outbound_port if listeners is not None else 1011,
             inbound_port=listeners.inbound_port if listeners is not None else 1012,
             own_uid=os.geteuid(),
-            uids_of=local_uids,
+            uids_of=functools.cache(local_uids),
+            secondary=_is_followed,
         )
+
+
+def claim_network() -> socket.socket | None:
+    """Claim this network namespace for one daemon; the claim ends when the returned socket is closed, or with us.
+
+    There is one steering table in a network namespace. Two daemons with different run directories would take it from
+    each other and leave the connections of one unprotected. Names of abstract sockets belong to the network namespace,
+    so one of them serves as the lock. Raises InterceptError when another daemon holds it. Somebody else's program that
+    sits on the name gets no say: then there is no claim, and None is returned.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        claim.setblocking(False)
+        claim.bind(CLAIM)
+        claim.listen(CLAIM_BACKLOG)
+    except OSError:
+        claim.close()
+    else:
+        return claim
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as other:
+        other.setblocking(False)
+        try:
+            other.connect(CLAIM)
+            pid, uid, _ = CREDENTIALS.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+        except OSError as error:
+            _log.warning(
+                "somebody sits on the name %s and does not answer (%s); it is ignored", CLAIM[1:], error.strerror
+            )
+            return None
+    if uid not in (0, os.geteuid()):
+        _log.warning("process %d of user id %d sits on the name %s; it is ignored", pid, uid, CLAIM[1:])
+        return None
+    raise InterceptError(
+        f"another attls daemon (process {pid}) steers this network already; stop it first, or run this one in a "
+        "network namespace of its own"
+    )
+
+
+def _is_followed(rule: nft.SteeringRule) -> bool:
+    return isinstance(rule, Rule) and rule.verdict.settings is not None and rule.verdict.settings.secondary_map
 
 
 class Listener:

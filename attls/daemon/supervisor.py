@@ -24,6 +24,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +37,10 @@ from attls.daemon.channel import (
     ChannelClosedError,
     Commit,
     Configure,
+    Dismiss,
     Drain,
+    Introduce,
+    Known,
     Prepare,
     Query,
     Report,
@@ -45,16 +49,28 @@ from attls.daemon.channel import (
     Settle,
     supervisor_end,
 )
-from attls.daemon.generation import Generation, GenerationError, belongs_to_connection_user, load
+from attls.daemon.generation import (
+    Generation,
+    GenerationError,
+    belongs_to_connection_user,
+    labels_in_use,
+    load,
+    renew,
+    settings_in_use,
+)
 from attls.daemon.mailroom import Mailroom
 from attls.daemon.rundir import HeldRunDirectory
+from attls.daemon.secondary import Primaries, Primary
 from attls.daemon.street import HostStreet
+from attls.daemon.timetable import Timetable
+from attls.daemon.watching import Watch
 from attls.errors import AttlsError, DaemonError, KeyringError, PolicyError
 from attls.keyring import Store
 from attls.model import Endpoint, canonical_address
 from attls.observe import display
 from attls.observe.messages import configure_log
 from attls.observe.metrics import Counts, prometheus, total
+from attls.policy import Rule
 
 START_SECONDS = 60.0
 PREPARE_SECONDS = 60.0
@@ -63,6 +79,8 @@ KILL_SECONDS = 5.0
 # A worker that lived this long died of something new; one that did not is started again ever more slowly.
 HEALTHY_SECONDS = 10.0
 LONGEST_BACK_OFF = 10.0
+TICK_SECONDS = 1.0
+RETRY_SECONDS = 5.0
 
 _log = logging.getLogger("attls.daemon")
 
@@ -73,11 +91,11 @@ class Street(Protocol):
     def open(self, workers: int) -> Sequence[tuple[int, ...]]:
         """Open all listeners; return the descriptors of each worker's, -1 for one that does not exist."""
 
-    def check(self, generation: Generation) -> None:
-        """Have the kernel's tool check the steering that `generation` needs, without applying it."""
+    def check(self, rules: Sequence[Rule]) -> None:
+        """Have the kernel's tool check the steering that `rules` need, without applying it."""
 
-    def steer(self, generation: Generation) -> None:
-        """Steer what `generation` could match, and nothing else, in one transaction."""
+    def steer(self, rules: Sequence[Rule]) -> None:
+        """Steer what `rules` could match, and nothing else, in one transaction."""
 
     def stop_steering(self) -> None:
         """Steer no new connection; those that are carried go on."""
@@ -87,6 +105,12 @@ class Street(Protocol):
 
     def release(self) -> None:
         """Remove everything we put on the host; every step is tried on its own."""
+
+    async def keep_claim(self) -> None:
+        """Show other daemons that this network is taken, until cancelled."""
+
+    def leave(self) -> None:
+        """Let another daemon have this network."""
 
 
 class WorkerGoneError(Exception):
@@ -129,6 +153,11 @@ class WorkerHandle:
         self.counts = Counts.from_json(report["counts"])
         return report
 
+    async def introduce(self, primaries: Sequence[Primary]) -> None:
+        """Return when the worker knows `primaries`."""
+        self._requests += 1
+        await self.ask(Introduce(self._requests, tuple(primaries)), ("introduced", self._requests))
+
     async def query(self, local: Endpoint, remote: Endpoint) -> Mapping[str, Any] | None:
         """Return what the program of one connection would learn of it, None where it is not this worker's."""
         self._requests += 1
@@ -154,23 +183,35 @@ class WorkerHandle:
 class Supervisor:
     """The daemon's first process; `run` does everything.
 
-    `street` is the interception; `announce` gets the one line that says we are ready.
+    `street` is the interception; `announce` gets the one line that says we are ready. `clock` returns seconds since the
+    epoch; by it steering follows the rules' time conditions.
     """
 
     def __init__(
-        self, options: Options, street: Street, *, announce: Callable[[str], None], journal: bool = False
+        self,
+        options: Options,
+        street: Street,
+        *,
+        announce: Callable[[str], None],
+        journal: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._options = options
         self._street = street
         self._announce = announce
         self._journal = journal
+        self._clock = clock
+        self._steered_rules: tuple[Rule, ...] = ()
+        self._looked, self._look_again = 0.0, 0.0  # between these moments of `clock` the steering needs no look
         self._store = Store(options.keyrings)
         self._state = "starting"
         self._steering = False
         self._generation: Generation | None = None
+        self._next: Generation | None = None
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
         self._mailroom: Mailroom | None = None
+        self._primaries = Primaries()
         self._incarnations: dict[int, int] = {}
         self._restarts = 0
         self._retired = Counts()
@@ -216,20 +257,24 @@ class Supervisor:
     async def _serve(self, directory: HeldRunDirectory, nursery: trio.Nursery) -> None:
         options, generation = self._options, self._generation
         assert generation is not None
-        await trio.to_thread.run_sync(self._street.check, generation)
+        await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
         self._listeners = self._street.open(options.workers)
         self._mailroom = Mailroom(
             directory.control, options.workers, mode=options.control_mode, group=options.control_group
         )
+        nursery.start_soon(self._street.keep_claim)
         await self._start_workers(nursery)
         operators = admin.listen(directory)
         with operators:
             if self._stop.is_set():
                 return
-            await trio.to_thread.run_sync(self._street.steer, generation)
+            await self._steer(generation)
             self._steering = self._steered = True
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
+            nursery.start_soon(self._follow_the_clock)
+            if options.watch:
+                nursery.start_soon(self._watch_rings)
             directory.write_pid()
             count = len(generation.policy.rules)
             self._announce(
@@ -244,7 +289,14 @@ class Supervisor:
         self._numbers += 1
         number, previous = self._numbers, self._generation
         return await trio.to_thread.run_sync(
-            lambda: load(options.policy, options.keyrings, defaults=options.defaults, number=number, previous=previous)
+            lambda: load(
+                options.policy,
+                options.keyrings,
+                defaults=options.defaults,
+                number=number,
+                previous=previous,
+                datasets=options.datasets,
+            )
         )
 
     # Signals
@@ -334,6 +386,7 @@ class Supervisor:
             worker.has_gone()
             worker.child.kill()
             with trio.CancelScope(shield=True):
+                await self._dismiss(number, None)
                 await worker.channel.aclose()
                 await _reap(worker.child)
         return problems
@@ -379,6 +432,7 @@ class Supervisor:
         assert generation is not None
         answer = await worker.ask(Prepare(generation), ("prepared", generation.number))
         if not answer["problems"]:
+            await worker.introduce(tuple(self._primaries))
             await worker.ask(Commit(generation.number), ("committed", generation.number))
         return list(answer["problems"])
 
@@ -392,29 +446,38 @@ class Supervisor:
                     nursery.start_soon(self._answer_ring, worker, message)
                 elif kind in ("prepared", "committed"):
                     worker.answered((kind, message["number"]), message)
-                elif kind in ("report", "query"):
+                elif kind == "primary":
+                    nursery.start_soon(self._introduce, worker, _primary(worker.number, message))
+                elif kind == "primary-gone":
+                    nursery.start_soon(self._dismiss, worker.number, int(message["connid"]))
+                elif kind in ("report", "query", "introduced"):
                     worker.answered((kind, message["request"]), message)
                 else:
                     worker.answered((kind, 0), message)
         except ChannelClosedError:
             pass
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             _log.error("worker %d said what is no message (%r); it is replaced", worker.number, error)
         worker.has_gone()
 
     async def _answer_ring(self, worker: WorkerHandle, message: Mapping[str, Any]) -> None:
         """Read the ring of a connection's own user; only rings that the policy in force names so are given out."""
-        generation, reference, user = self._generation, message["reference"], message["user"]
-        assert generation is not None
-        named = {rule.verdict.settings.keyring for rule in generation.policy.rules if rule.verdict.settings is not None}
-        if reference not in named or not belongs_to_connection_user(reference):
+        reference, user = message["reference"], message["user"]
+        # In the middle of a refresh workers judge by the next generation while it is not yet in force here.
+        rules = [rule for each in (self._generation, self._next) if each is not None for rule in each.policy.rules]
+        naming = [settings for settings in settings_in_use(rules) if settings.keyring == reference]
+        labels = {label for settings in naming for label in labels_in_use(settings)}
+        if not naming or not belongs_to_connection_user(reference):
             reply = RingReply(message["request"], None, f"the policy in force names no ring {reference}", 202)
         else:
             try:
                 ring = await trio.to_thread.run_sync(self._store.ring, reference, user)
-                reply = RingReply(message["request"], ring)
+                reply = RingReply(message["request"], ring.narrowed(labels))
             except KeyringError as error:
                 reply = RingReply(message["request"], None, str(error), error.code)
+            except OSError as error:
+                problem = f"cannot read the ring {reference} of {user}: {error}"
+                reply = RingReply(message["request"], None, problem, 202)
             except Exception:  # noqa: BLE001 - a bug of ours costs this connection, never the daemon
                 _log.exception("internal error while reading ring %s of %s", reference, user)
                 reply = RingReply(message["request"], None, "an internal error; see the log of the daemon", 202)
@@ -422,6 +485,33 @@ class Supervisor:
             await worker.channel.send(reply)
         except ChannelClosedError:
             return
+
+    # Primaries, which the connections that follow them may meet in any worker
+
+    async def _introduce(self, worker: WorkerHandle, primary: Primary) -> None:
+        self._primaries.add(primary)
+
+        async def tell(other: WorkerHandle) -> None:
+            if other is not worker:
+                with contextlib.suppress(WorkerGoneError):
+                    await other.introduce((primary,))
+
+        await _all(tell, list(self._workers.values()))
+        with contextlib.suppress(ChannelClosedError):
+            await worker.channel.send(Known(primary.connid))
+
+    async def _dismiss(self, number: int, connid: int | None) -> None:
+        if connid is None:
+            self._primaries.forget(number)
+        else:
+            self._primaries.remove(number, connid)
+
+        async def tell(other: WorkerHandle) -> None:
+            if other.number != number:
+                with contextlib.suppress(ChannelClosedError):
+                    await other.channel.send(Dismiss(number, connid))
+
+        await _all(tell, list(self._workers.values()))
 
     def _kill_workers(self) -> None:
         for worker in self._workers.values():
@@ -436,30 +526,79 @@ class Supervisor:
                 return {"ok": False, "problems": [f"the daemon is {self._state}"], "diagnostics": []}
             process.notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                generation = await self._load()
-                await trio.to_thread.run_sync(self._street.check, generation)
-                await self._swap(generation)
-            except PolicyError as error:
-                return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
-            except GenerationError as error:
-                return self._refresh_failed(error.problems, [])
-            except AttlsError as error:
-                return self._refresh_failed([str(error)], [])
-            except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
-                _log.exception("internal error while refreshing; the policy in force stays")
-                return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+                return await self._replace(self._load)
             finally:
                 process.notify_service_manager("READY=1")
-            self._last_error = ""
-            diagnostics = generation.policy.diagnostics
-            _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
-            return {
-                "ok": True,
-                "problems": [],
-                "diagnostics": [asdict(finding) for finding in diagnostics],
-                "generation": generation.number,
-                "rules": len(generation.policy.rules),
-            }
+
+    async def _replace(self, load_next: Callable[[], Awaitable[Generation | None]]) -> dict[str, Any]:
+        """Put in force what `load_next` returns, unless it is None; on any failure nothing has changed."""
+        try:
+            generation = await load_next()
+            if generation is None:
+                return {"ok": True}
+            await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
+            await self._swap(generation)
+        except PolicyError as error:
+            return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
+        except GenerationError as error:
+            return self._refresh_failed(error.problems, [])
+        except AttlsError as error:
+            return self._refresh_failed([str(error)], [])
+        except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
+            _log.exception("internal error while refreshing; the policy in force stays")
+            return self._refresh_failed(["an internal error; see the log of the daemon"], [])
+        self._last_error = ""
+        diagnostics = generation.policy.diagnostics
+        _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
+        return {
+            "ok": True,
+            "problems": [],
+            "diagnostics": [asdict(finding) for finding in diagnostics],
+            "generation": generation.number,
+            "rules": len(generation.policy.rules),
+        }
+
+    # Rings that change by themselves
+
+    async def _watch_rings(self) -> None:
+        """Put changed rings in force, without being asked, for as long as the daemon lives."""
+        try:
+            watch = Watch()
+        except OSError as error:
+            _log.warning("changes of rings will not be noticed (%s); use `attls refresh`", error.strerror)
+            return
+        with watch:
+            while True:
+                is_new = watch.follow(await trio.to_thread.run_sync(self._ring_directories))
+                if not is_new:
+                    await watch.changed()
+                async with self._change:
+                    if self._state == "running":
+                        await self._replace(partial(self._renew, first=is_new))
+
+    def _ring_directories(self) -> tuple[Path, ...]:
+        generation = self._generation
+        assert generation is not None
+        references = {settings.keyring for settings in settings_in_use(generation.policy.rules)}
+        # The store is watched in any case: it also says which certificate stands for which user.
+        return self._store.watched([*references, "*AUTH*/*"])
+
+    async def _renew(self, *, first: bool) -> Generation | None:
+        """Return a generation with the rings as they are now, None where nothing has come of the change.
+
+        Rings of connections' own users are not in a generation; when something has changed, not at the `first` look,
+        theirs may have, so workers have to ask for them again.
+        """
+        now = self._generation
+        assert now is not None
+        self._numbers += 1
+        number = self._numbers
+        then = await trio.to_thread.run_sync(lambda: renew(now, self._options.keyrings, number=number))
+        of_users = any(belongs_to_connection_user(each.keyring) for each in settings_in_use(now.policy.rules))
+        if (then.rings, then.users) == (now.rings, now.users) and (first or not of_users):
+            self._numbers -= 1
+            return None
+        return then
 
     async def _swap(self, generation: Generation) -> None:
         """Workers first, then the steering; whatever fails, everything is as it was. Raises AttlsError."""
@@ -488,19 +627,22 @@ class Supervisor:
             with contextlib.suppress(ChannelClosedError):
                 await worker.channel.send(Settle(number))
 
+        self._next = generation
         try:
             with trio.fail_after(PREPARE_SECONDS):
                 await _all(prepare, workers)
                 if problems:
                     raise GenerationError(problems)
                 await _all(commit, workers)
-            await trio.to_thread.run_sync(self._street.steer, generation)
+            await self._steer(generation)
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await _all(roll_back, workers)
             if isinstance(error, trio.TooSlowError):
                 raise DaemonError("the workers did not take the new policy in time") from error
             raise
+        finally:
+            self._next = None
         self._generation = generation
         await _all(settle, workers)
 
@@ -514,6 +656,44 @@ class Supervisor:
         assert self._generation is not None
         _log.error("refresh failed; generation %d stays in force", self._generation.number)
         return {"ok": False, "problems": list(problems), "diagnostics": list(diagnostics)}
+
+    # Time
+
+    async def _steer(self, generation: Generation, *, always: bool = True) -> None:
+        """Steer the rules of `generation` that are in force now or soon; raises InterceptError.
+
+        Unless `always`, nothing is done when those are steered already.
+        """
+        moment = self._clock()
+        rules, again = await trio.to_thread.run_sync(Timetable(generation.policy.rules).at, moment)
+        if always or rules != self._steered_rules:
+            await trio.to_thread.run_sync(self._street.steer, rules)
+            if not always:
+                _log.info("the steering follows the clock: %d rules are in force now or soon", len(rules))
+        self._steered_rules, self._looked, self._look_again = rules, moment, again
+
+    async def _follow_the_clock(self) -> None:
+        """Change the steering when rules begin or stop to be in force.
+
+        Looks at the clock every second instead of sleeping until then, for it may be set, and the machine suspended.
+        """
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            if self._looked <= self._clock() < self._look_again:
+                continue
+            async with self._change:
+                if self._state != "running":
+                    return
+                assert self._generation is not None
+                try:
+                    await self._steer(self._generation, always=False)
+                    continue
+                except AttlsError as error:
+                    self._last_error = str(error)
+                    _log.error("the steering could not follow the clock and is tried again: %s", error)
+                except Exception:  # noqa: BLE001 - a bug of ours leaves what is steered as it is
+                    _log.exception("internal error while the steering followed the clock; it is tried again")
+            await trio.sleep(RETRY_SECONDS)
 
     # Stop
 
@@ -551,12 +731,12 @@ class Supervisor:
         if self._mailroom is not None:
             self._mailroom.close()
         # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
-        if self._options.on_exit is OnExit.BLOCK or not (self._steered and self._stop.is_set()):
-            return
-        try:
-            self._street.release()
-        except AttlsError as error:
-            _log.error("%s", error)
+        if self._options.on_exit is OnExit.RELEASE and self._steered and self._stop.is_set():
+            try:
+                self._street.release()
+            except AttlsError as error:
+                _log.error("%s", error)
+        self._street.leave()
 
     # Operators
 
@@ -655,6 +835,19 @@ class Supervisor:
         return reply
 
 
+def _primary(worker: int, message: Mapping[str, Any]) -> Primary:
+    """Read what a worker says of a primary; raises KeyError, TypeError or ValueError."""
+    return Primary(
+        worker,
+        int(message["connid"]),
+        int(message["pid"]),
+        canonical_address(str(message["local"])),
+        canonical_address(str(message["remote"])),
+        str(message["rule"]),
+        None if message["user"] is None else str(message["user"]),
+    )
+
+
 def _endpoint(text: object) -> Endpoint:
     """Read `192.0.2.1:21` or `[2001:db8::1]:21`; raises ValueError."""
     address, _, port = str(text).rpartition(":")
@@ -683,12 +876,11 @@ def run(options: Options) -> None:
     if not process.may_administer_network():
         raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
     journal = "JOURNAL_STREAM" in os.environ
-    configure_log(journal=journal)
     os.umask(0o077)
     process.forbid_dumps()
     process.raise_descriptor_limit()
-    supervisor = Supervisor(options, HostStreet(), announce=_say_ready, journal=journal)
-    trio.run(supervisor.run)
+    with contextlib.closing(configure_log(journal=journal)):
+        trio.run(Supervisor(options, HostStreet(), announce=_say_ready, journal=journal).run)
 
 
 def _say_ready(line: str) -> None:

@@ -151,6 +151,7 @@ class Switchboard:
             self.directory.remove(record.connid)
             self._laws.pop(record.connid, None)
             self._cookies.pop(record.connid, None)
+            self._service.closed(record)
         event = self._events.pop(record.connid, None)
         if event is not None:
             event.set()
@@ -169,7 +170,7 @@ class Switchboard:
             if not petition.pass_on():
                 self._answer_unknown(petition)
             return
-        if petition.call.request & CONTROLLING:
+        if petition.call.bits & CONTROLLING:
             self._control(petition, record)
         elif self._is_pending(record):
             self._later(self._answer_pending, petition, record)
@@ -212,10 +213,12 @@ class Switchboard:
 
     def _is_pending(self, record: Record) -> bool:
         """Tell whether a handshake is under way, or about to start by itself, whose outcome a query waits for."""
+        if record.reason is not None:
+            return False
         if record.status == HANDSHAKE:
             return True
         settings = record.verdict.settings
-        if settings is None or record.status == SECURE or record.reason is not None:
+        if settings is None or record.status == SECURE:
             return False
         if not settings.application_controlled:
             return True
@@ -267,7 +270,7 @@ class Switchboard:
         flow = inbound if self._owners.of_listener(inbound) is not None else outbound
         owner: Owner = self._owners.of_outbound(outbound, complete=law.wants_job(flow))
         verdict = law.generation.policy.match(flow, owner, self._now())
-        number = errno.EOPNOTSUPP if petition.call.request & CONTROLLING else 0
+        number = errno.EOPNOTSUPP if petition.call.bits & CONTROLLING else 0
         outputs, items = status.verdict_only(verdict), status.names_only(verdict)
         petition.answer(protocol.answer(petition.call, outputs, number=number, items=items))
 
@@ -346,7 +349,7 @@ class Switchboard:
             self._report(petition, record, errno.EPIPE)
             return
         petition.let_socket_go()
-        environment = law.environments.get(settings)
+        environment = law.of_rule.get(record.verdict.rule or "")
         if environment is not None:
             control.supply(environment)
         else:

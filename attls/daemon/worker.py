@@ -7,6 +7,7 @@ the steering in the kernel stays, so that what it served is refused, not passed.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -25,7 +26,10 @@ from attls.daemon.channel import (
     ChannelClosedError,
     Commit,
     Configure,
+    Dismiss,
     Drain,
+    Introduce,
+    Known,
     Prepare,
     Query,
     Report,
@@ -34,16 +38,21 @@ from attls.daemon.channel import (
     Settle,
     worker_end,
 )
+from attls.daemon.lookups import Lookups
 from attls.daemon.process import die_with_parent, forbid_dumps
+from attls.daemon.secondary import Primary
 from attls.daemon.service import Service
 from attls.daemon.street import adopt
 from attls.daemon.switchboard import Switchboard
 from attls.errors import KeyringError
-from attls.intercept import Owners
+from attls.intercept import MARKS, Owners
 from attls.keyring import Keyring
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
 from attls.relay import Reactor
+
+# A worker that does not listen for so long does not accept anything either.
+INTRODUCE_SECONDS = 5.0
 
 _log = logging.getLogger("attls.worker")
 
@@ -64,6 +73,13 @@ class Worker:
             ask_ring=self._ask_ring,
         )
         self.switchboard = Switchboard(self.service, owners)
+        reactor = self.service.reactor
+        self.lookups = Lookups(mark=MARKS.network, wake=reactor.give_way)
+        reactor.start_inquiry = self.lookups.start
+        self._unknown: dict[int, trio.Event] = {}
+        if order.workers > 1:
+            self.service.introduce = self._introduce
+            self.service.dismiss = self._dismiss
 
     def desk(self, order: Configure) -> Desk:
         """Return our place at the control socket."""
@@ -100,6 +116,19 @@ class Worker:
                     self._ring_came(order)
                 elif isinstance(order, Report):
                     nursery.start_soon(self._report, order)
+                elif isinstance(order, Introduce):
+                    for primary in order.primaries:
+                        service.primaries.add(primary)
+                    await self._say(kind="introduced", request=order.request)
+                elif isinstance(order, Dismiss):
+                    if order.connid is None:
+                        service.primaries.forget(order.worker)
+                    else:
+                        service.primaries.remove(order.worker, order.connid)
+                elif isinstance(order, Known):
+                    known = self._unknown.pop(order.connid, None)
+                    if known is not None:
+                        known.set()
                 elif isinstance(order, Query):
                     found = self.switchboard.query(order.local, order.remote)
                     await self._say(kind="query", request=order.request, connection=found)
@@ -115,6 +144,25 @@ class Worker:
         await self._say(kind="draining")
         await self.service.drain(seconds)
         stop.cancel()
+
+    async def _introduce(self, primary: Primary) -> None:
+        """Return when every worker knows `primary`."""
+        known = self._unknown[primary.connid] = trio.Event()
+        await self._say(
+            kind="primary",
+            connid=primary.connid,
+            pid=primary.pid,
+            local=str(primary.local),
+            remote=str(primary.remote),
+            rule=primary.rule,
+            user=primary.user,
+        )
+        with trio.move_on_after(INTRODUCE_SECONDS):
+            await known.wait()
+        self._unknown.pop(primary.connid, None)
+
+    async def _dismiss(self, connid: int) -> None:
+        await self._say(kind="primary-gone", connid=connid)
 
     async def _ask_ring(self, generation: int, reference: str, user: str) -> Keyring:
         self._requests += 1
@@ -144,19 +192,21 @@ class Worker:
 async def serve(ours: socket.socket) -> None:
     """Serve until the supervisor orders the end or is gone."""
     channel = worker_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
-    try:
-        order = await channel.receive()
-        assert isinstance(order, Configure)
-        configure_log(journal=order.journal)
-        worker = Worker(channel, order)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(worker.service.run)
-            await nursery.start(worker.switchboard.run, worker.desk(order))
-            await channel.send({"kind": "ready", "pid": os.getpid()})
-            nursery.start_soon(worker.obey, nursery.cancel_scope)
-    except* ChannelClosedError:
-        # The supervisor is gone. Not one more byte is carried: ending resets every connection.
-        os._exit(1)
+    with contextlib.ExitStack() as stack:
+        try:
+            order = await channel.receive()
+            assert isinstance(order, Configure)
+            stack.callback(configure_log(journal=order.journal).close)
+            worker = Worker(channel, order)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(worker.lookups.run)
+                await nursery.start(worker.service.run)
+                await nursery.start(worker.switchboard.run, worker.desk(order))
+                await channel.send({"kind": "ready", "pid": os.getpid()})
+                nursery.start_soon(worker.obey, nursery.cancel_scope)
+        except* ChannelClosedError:
+            # The supervisor is gone. Not one more byte is carried: ending resets every connection.
+            os._exit(1)
 
 
 def main() -> None:
@@ -172,6 +222,9 @@ def main() -> None:
         sys.exit(1)
     forbid_dumps()
     gc.freeze()  # what start-up has left behind lives as long as we do; collections need not walk it
+    # Connections free themselves when they end. With the default of 700 allocations the collector would walk all that
+    # live, thousands perhaps, again and again and find nothing.
+    gc.set_threshold(50_000, 20, 20)
     trio.run(serve, socket.socket(fileno=descriptor))
 
 

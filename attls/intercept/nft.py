@@ -56,15 +56,18 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import product
 from typing import Any, Protocol
 
 from attls.errors import InterceptError
+from attls.intercept import boxes
+from attls.intercept.boxes import Box
 from attls.intercept.marks import MARKS, Marks
 from attls.intercept.netlink import SocketDiagnosis
 from attls.model import AddressRange, Conditions, Direction, Endpoint, PortRange
@@ -118,9 +121,18 @@ class Match:
 
 
 EVERYTHING = Match()
-# A rule's ranges are widened to hash set elements only where that is small; else each field is a set of its own.
-MOST_POINTS = 256
 RANGE_FIELDS = ("remote_ports", "local_ports", "remote", "local")
+FIELDS = ("uids", *RANGE_FIELDS)
+# A match whose fields multiply to more elements than MOST_ELEMENTS stays a line with one set for each field; so do all
+# further ones when a step has MOST_ELEMENTS_OF_STEP already. The kernel's time to fill an interval set grows with the
+# square of its size, so large ones are divided. What overlaps too often to fit into MOST_SETS is a line each again.
+MOST_ELEMENTS = 1024
+MOST_ELEMENTS_OF_STEP = 200_000
+MOST_ELEMENTS_OF_SET = 8192
+MOST_SETS = 16
+MOST_OUTLINE = 32
+# Each step costs a new connection a few look-ups.
+MOST_STEPS = 32
 
 
 def union(ranges: Iterable[tuple[int, int]]) -> Ranges:
@@ -192,16 +204,28 @@ class Step:
 def steps(
     rules: Iterable[SteeringRule], direction: Direction, uids_of: Callable[[str], frozenset[int]]
 ) -> Iterator[Step]:
-    """Reduce ordered rules to ordered steps; the first step with a match decides, no match means "not steered"."""
-    judged = (
-        (match, rule.verdict.enabled, rule.name) for rule in rules for match in matches_of(rule, direction, uids_of)
-    )
-    for enabled, run in groupby(judged, key=lambda item: item[1]):
-        members = list(run)
-        matches = merged([match for match, _, _ in members])
-        yield Step(enabled, tuple(matches), {match: name for match, _, name in reversed(members)})
-        if matches == [EVERYTHING]:
-            return  # nothing behind it can be reached
+    """Reduce ordered rules to ordered steps; the first step with a match decides, no match means "not steered".
+
+    Matches of different verdicts change places where they do not overlap, so that there are few steps. Where rules with
+    and without TLS take turns more than MOST_STEPS times, the later ones without TLS are left to the full policy.
+    """
+    judged: list[tuple[Match, bool, str]] = []
+    for rule in rules:
+        judged += [(match, rule.verdict.enabled, rule.name) for match in matches_of(rule, direction, uids_of)]
+        if judged and judged[-1][0] == EVERYTHING:
+            break  # nothing behind it can be reached
+    if len({enabled for _, enabled, _ in judged}) < 2:
+        found: list[int | None] = [0] * len(judged)
+    else:
+        found = boxes.levels(((_outline(match), enabled) for match, enabled, _ in judged), MOST_STEPS)
+    members: dict[int, list[tuple[Match, bool, str]]] = {}
+    for level, item in zip(found, judged, strict=True):
+        if level is not None:
+            members.setdefault(level, []).append(item)
+    for _, level_members in sorted(members.items()):
+        matches = merged([match for match, _, _ in level_members])
+        names = {match: name for match, _, name in reversed(level_members)}
+        yield Step(level_members[0][1], tuple(matches), names)
 
 
 def merged(matches: Sequence[Match]) -> list[Match]:
@@ -218,12 +242,55 @@ def merged(matches: Sequence[Match]) -> list[Match]:
             known = [value for value in values if value is not None]
             wide = len(known) < len(values)  # one of them does not look at this field, so all of them need not
             found.append(rest if wide else _with(rest, name, union(item for value in known for item in value)))
-    return found
+    by_users: dict[Match, list[frozenset[int] | None]] = {}
+    for match in found:
+        by_users.setdefault(_with(match, "uids", None), []).append(match.uids)
+    return [
+        rest if None in users else _with(rest, "uids", frozenset().union(*(some for some in users if some is not None)))
+        for rest, users in by_users.items()
+    ]
 
 
-def _with(match: Match, name: str, value: Ranges | None) -> Match:
+def _with(match: Match, name: str, value: Ranges | frozenset[int] | None) -> Match:
     changes: dict[str, Any] = {name: value}
     return replace(match, **changes)
+
+
+def _fields(match: Match) -> tuple[str, ...]:
+    """Name the fields that `match` looks at, in the order of a look-up."""
+    return tuple(name for name in FIELDS if getattr(match, name) is not None)
+
+
+def _field_ranges(match: Match, name: str) -> Ranges:
+    value = getattr(match, name)
+    if name == "uids":
+        return tuple((uid, uid) for uid in sorted(value))  # never joined: the kernel cannot compare them in a look-up
+    ranges: Ranges = value
+    return ranges
+
+
+def _count(match: Match) -> int:
+    """Return of how many boxes `match` consists."""
+    return math.prod(len(_field_ranges(match, name)) for name in _fields(match))
+
+
+def _boxes_of(match: Match) -> Iterator[Box]:
+    """Yield the boxes of `match`: the address family, then one range for each field."""
+    family = None if match.version is None else (match.version, match.version)
+    choices = [(None,) if getattr(match, name) is None else _field_ranges(match, name) for name in FIELDS]
+    return ((family, *ranges) for ranges in product(*choices))
+
+
+def _outline(match: Match) -> list[Box]:
+    """Return boxes that cover `match`: its own if they are few, else one around all of it."""
+    if _count(match) <= MOST_OUTLINE:
+        return list(_boxes_of(match))
+    family = None if match.version is None else (match.version, match.version)
+    spans = []
+    for name in FIELDS:
+        ranges = () if getattr(match, name) is None else _field_ranges(match, name)
+        spans.append((ranges[0][0], ranges[-1][1]) if ranges else None)
+    return [(family, *spans)]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -243,53 +310,114 @@ def rule_lines(
     words = OUTBOUND_WORDS if outbound else INBOUND_WORDS
     for step in steps(rules, direction, uids_of):
         target = ("goto outbound_steer" if outbound else "goto inbound_steer") if step.steers else "return"
-        hashed = list(_hashed(step.matches))
-        for match, points in hashed:
-            yield f"{_point_set(match, points, words)}{_users(match)} {target}"
-        for match in step.matches:
-            if _shape(match) is None or not hashed:
-                comment = _comment(step.names.get(match))
-                yield f"{_condition(match, words)}{_users(match)} {target}{comment}".strip()
+        found, plain = lookups(step)
+        for lookup in found:
+            yield f"{_lookup_text(lookup, words)} {target}"
+        for match in plain:
+            comment = _comment(step.names.get(match))
+            yield f"{_condition(match, words)}{_users(match)} {target}{comment}".strip()
 
 
-def _shape(match: Match) -> tuple[str, ...] | None:
-    """Name the fields to look up together in one hash set, or None where ranges are too wide for that."""
-    fields = tuple(name for name in RANGE_FIELDS if getattr(match, name) is not None)
-    if len(fields) < 2:
-        return None
-    size = 1
-    for name in fields:
-        size *= sum(last - first + 1 for first, last in getattr(match, name))
-        if size > MOST_POINTS:
-            return None
-    return fields
+def secondary_lines(
+    rules: Iterable[SteeringRule],
+    direction: Direction,
+    uids_of: Callable[[str], frozenset[int]],
+    secondary: Callable[[SteeringRule], bool],
+) -> Iterator[str]:
+    """Yield the lines that steer what may follow a connection, and remember between whom one is steered.
 
-
-def _hashed(found: Sequence[Match]) -> Iterator[tuple[Match, list[tuple[int, ...]]]]:
-    """Group the matches that are a few exact values each; ten thousand rules then cost one look-up per SYN."""
-    if len(found) == 1:
+    These rules are looked at one by one and before all others: too much is remembered, never too little. Where nothing
+    more can be remembered, the connection itself is refused.
+    """
+    followed = [rule for rule in rules if rule.verdict.enabled and secondary(rule)]
+    if not followed:
         return
-    groups: dict[tuple[tuple[str, ...], int | None, frozenset[int] | None], list[Match]] = {}
-    for match in found:
-        shape = _shape(match)
-        if shape is not None:
-            groups.setdefault((shape, match.version, match.uids), []).append(match)
-    for (shape, _, _), members in groups.items():
-        points: dict[tuple[int, ...], None] = {}
-        for match in members:
-            values = [[n for first, last in getattr(match, name) for n in range(first, last + 1)] for name in shape]
-            points.update(dict.fromkeys(product(*values)))
-        yield members[0], list(points)
+    outbound = direction is Direction.OUTBOUND
+    words = OUTBOUND_WORDS if outbound else INBOUND_WORDS
+    target = "goto outbound_steer" if outbound else "goto inbound_steer"
+    for rule in followed:
+        for match in matches_of(rule, direction, uids_of):
+            condition = f"{_condition(match, words)}{_users(match)}".strip()
+            for version, family in ((4, "ip"), (6, "ip6")):
+                if match.version in (None, version):
+                    pair = f"{family} {words['local']} . {family} {words['remote']}"
+                    yield f"{condition} update @pairs{version} {{ {pair} }}".strip()
+                    yield f"{condition} {pair} != @pairs{version} drop".strip()
+    for version, family in ((4, "ip"), (6, "ip6")):
+        yield f"{family} {words['local']} . {family} {words['remote']} @pairs{version} {target}"
 
 
-def _point_set(match: Match, points: list[tuple[int, ...]], words: dict[str, str]) -> str:
-    shape = _shape(match)
-    assert shape is not None
-    keys = " . ".join(_word(name, match, words) for name in shape)
+def _never(_rule: SteeringRule) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Many boxes as the elements of one set: `fields` are looked up together, of packets of `version` if that is given.
+
+    The elements are either all exact values, or do not overlap; the kernel takes no others.
+    """
+
+    version: int | None
+    fields: tuple[str, ...]
+    elements: tuple[Ranges, ...]
+
+
+def lookups(step: Step) -> tuple[list[Lookup], list[Match]]:
+    """Divide a step's matches into look-ups of many and lines of their own, so that its cost does not grow with them.
+
+    Exact values go into hash sets, ranges into interval sets. Together they match what the step matches.
+    """
+    groups: dict[tuple[int | None, tuple[str, ...]], list[Match]] = {}
+    plain = []
+    room = MOST_ELEMENTS_OF_STEP
+    for match in step.matches:
+        fields, count = _fields(match), _count(match)
+        if len(fields) < 2 or count > MOST_ELEMENTS or count > room:
+            plain.append(match)
+        else:
+            room -= count
+            groups.setdefault((match.version, fields), []).append(match)
+    found = []
+    for (version, fields), members in groups.items():
+        if len(members) == 1:
+            plain += members
+            continue
+        points: dict[Box, None] = {}
+        wide: list[Box] = []
+        for box in (box for match in members for box in _boxes_of(match)):
+            if all(ends is None or ends[0] == ends[1] for ends in box[1:]):
+                points[box] = None
+            else:
+                wide.append(box)
+        sets, left = boxes.disjoint(wide, MOST_SETS)
+        for some in ([*points], *sets):
+            for start in range(0, len(some), MOST_ELEMENTS_OF_SET):
+                part = some[start : start + MOST_ELEMENTS_OF_SET]
+                found.append(Lookup(version, fields, tuple(_element(box) for box in part)))
+        plain += [_match_of(box) for box in left]
+    return found, plain
+
+
+def _element(box: Box) -> Ranges:
+    return tuple(ends for ends in box[1:] if ends is not None)
+
+
+def _match_of(box: Box) -> Match:
+    family, uids, *ranges = box
+    named = {name: None if ends is None else (ends,) for name, ends in zip(RANGE_FIELDS, ranges, strict=True)}
+    users = None if uids is None else frozenset(range(uids[0], uids[1] + 1))
+    return Match(version=None if family is None else family[0], uids=users, **named)
+
+
+def _lookup_text(lookup: Lookup, words: dict[str, str]) -> str:
+    version = lookup.version
+    keys = " . ".join(_word(name, version, words) for name in lookup.fields)
     elements = ", ".join(
-        " . ".join(_value(name, match, number) for name, number in zip(shape, point, strict=True)) for point in points
+        " . ".join(_range(name, version, ends) for name, ends in zip(lookup.fields, element, strict=True))
+        for element in lookup.elements
     )
-    family = "" if match.version is None else f"meta nfproto ipv{match.version} "
+    family = "" if version is None else f"meta nfproto ipv{version} "
     return f"{family}meta l4proto tcp {keys} {{ {elements} }}"
 
 
@@ -300,38 +428,43 @@ def _condition(match: Match, words: dict[str, str]) -> str:
     for name in ("remote", "local", "remote_ports", "local_ports"):
         ranges: Ranges | None = getattr(match, name)
         if ranges is not None:
-            texts = [_range(name, match, item) for item in ranges]
+            texts = [_range(name, match.version, item) for item in ranges]
             value = texts[0] if len(texts) == 1 else f"{{ {', '.join(texts)} }}"
-            parts.append(f"{_word(name, match, words)} {value}")
+            parts.append(f"{_word(name, match.version, words)} {value}")
     return " ".join(parts)
 
 
 def _users(match: Match) -> str:
     if match.uids is None:
         return ""
-    return f" meta skuid {{ {', '.join(str(uid) for uid in sorted(match.uids))} }}"
+    texts = ", ".join(str(uid) for uid in sorted(match.uids))
+    return f" meta skuid {texts}" if len(match.uids) == 1 else f" meta skuid {{ {texts} }}"
 
 
-def _word(name: str, match: Match, words: dict[str, str]) -> str:
+def _word(name: str, version: int | None, words: dict[str, str]) -> str:
+    if name == "uids":
+        return "meta skuid"
     if name.endswith("ports"):
         return f"tcp {words[name]}"
-    return f"{'ip' if match.version == 4 else 'ip6'} {words[name]}"
+    return f"{'ip' if version == 4 else 'ip6'} {words[name]}"
 
 
-def _value(name: str, match: Match, number: int) -> str:
-    if name.endswith("ports"):
+def _value(name: str, version: int | None, number: int) -> str:
+    if name not in ("remote", "local"):
         return str(number)
-    return str(ipaddress.IPv4Address(number) if match.version == 4 else ipaddress.IPv6Address(number))
+    if version == 6:
+        return str(ipaddress.IPv6Address(number))
+    return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
-def _range(name: str, match: Match, ends: tuple[int, int]) -> str:
+def _range(name: str, version: int | None, ends: tuple[int, int]) -> str:
     first, last = ends
     if first == last:
-        return _value(name, match, first)
+        return _value(name, version, first)
     size = last - first + 1
-    if not name.endswith("ports") and size & (size - 1) == 0 and first % size == 0:
-        return f"{_value(name, match, first)}/{(32 if match.version == 4 else 128) - size.bit_length() + 1}"
-    return f"{_value(name, match, first)}-{_value(name, match, last)}"
+    if name in ("remote", "local") and size & (size - 1) == 0 and first % size == 0:
+        return f"{_value(name, version, first)}/{(32 if version == 4 else 128) - size.bit_length() + 1}"
+    return f"{_value(name, version, first)}-{_value(name, version, last)}"
 
 
 def _comment(name: str | None) -> str:
@@ -354,6 +487,23 @@ SETS = """\
 		flags dynamic,timeout
 		timeout 365d
 	}}
+"""
+
+# Hosts between which a connection of a rule with SecondaryMap was steered: local address first. Whatever is new between
+# them is steered as well, and the daemon tells what follows such a connection. Entries fade when nothing new comes.
+PAIR_SETS = """\
+	set pairs4 {
+		typeof ip saddr . ip daddr
+		size 65536
+		flags dynamic,timeout
+		timeout 30d
+	}
+	set pairs6 {
+		typeof ip6 saddr . ip6 daddr
+		size 65536
+		flags dynamic,timeout
+		timeout 30d
+	}
 """
 
 # `SENT4` is the four-tuple of the packet at hand, `BACK4` that of a packet in the other direction. Our mark is taken
@@ -508,17 +658,29 @@ def render(
     inbound_port: int,
     own_uid: int,
     uids_of: Callable[[str], frozenset[int]],
+    secondary: Callable[[SteeringRule], bool] = _never,
     marks: Marks = MARKS,
 ) -> str:
     """Return the whole steering table as one transaction that installs it or replaces the one in force.
 
     `rules` come in search order. The ports are those of our listeners on 127.0.0.1 and ::1, `own_uid` is the uid of
-    the worker processes. `uids_of` gives the uids of the local accounts with a name, ignoring case.
+    the worker processes. `uids_of` gives the uids of the local accounts with a name, ignoring case. `secondary` tells
+    the rules whose connections others may follow (SecondaryMap).
     """
     rules = tuple(rules)
     values = {
-        "OUTBOUND_RULES": _indented(rule_lines(rules, Direction.OUTBOUND, uids_of)),
-        "INBOUND_RULES": _indented(rule_lines(rules, Direction.INBOUND, uids_of)),
+        "OUTBOUND_RULES": _indented(
+            [
+                *secondary_lines(rules, Direction.OUTBOUND, uids_of, secondary),
+                *rule_lines(rules, Direction.OUTBOUND, uids_of),
+            ]
+        ),
+        "INBOUND_RULES": _indented(
+            [
+                *secondary_lines(rules, Direction.INBOUND, uids_of, secondary),
+                *rule_lines(rules, Direction.INBOUND, uids_of),
+            ]
+        ),
         "OUTPORT": str(outbound_port),
         "INPORT": str(inbound_port),
         "OWNUID": str(own_uid),
@@ -541,7 +703,7 @@ def render(
         lines.append(indent + " ".join(_filled(word, values) for word in line.split()))
     # Chains are declared, then deleted with all their rules, then built anew: that works whatever was there before,
     # and, unlike deleting the table, keeps the two sets that remember steered connections.
-    sets = SETS.format(name="steered") + SETS.format(name="program")
+    sets = SETS.format(name="steered") + SETS.format(name="program") + PAIR_SETS
     declared = "\n".join(f"\tchain {name} {{\n\t}}" for name in CHAIN_NAMES)
     deleted = "\n".join(f"delete chain inet {TABLE} {name}" for name in CHAIN_NAMES)
     built = "\n".join(lines)
@@ -567,6 +729,9 @@ def _indented(lines: Iterable[str]) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------
 # The nft tool
+
+# Ten thousand rules take well under a second.
+NFT_SECONDS = 60.0
 
 
 def check(text: str) -> None:
@@ -639,7 +804,14 @@ def installed() -> bool:
 
 def _run(arguments: list[str], text: str) -> str:
     try:
-        done = subprocess.run(["nft", *arguments], input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["nft", *arguments], input=text, capture_output=True, text=True, check=False, timeout=NFT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise InterceptError(
+            f"cannot steer connections: 'nft' did not finish within {NFT_SECONDS:.0f} s and was ended; see whether "
+            "another program holds the firewall, or the machine is out of memory, and try again"
+        ) from None
     except FileNotFoundError:
         raise InterceptError(
             "cannot steer connections: the program 'nft' was not found; install the package nftables"

@@ -12,6 +12,7 @@ and then change their user, and of several holders (a master and its forked work
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import pwd
@@ -196,22 +197,22 @@ class Owners:
         self._kernel.close()
 
     def of_outbound(self, flow: Flow, *, complete: bool = False) -> Owner:
-        """Return the program that opened `flow`; UNKNOWN_OWNER where its socket is gone."""
-        try:
-            facts = self._kernel.connection(flow.local, flow.remote)
-        except OSError:
-            return UNKNOWN_OWNER
+        """Return the program that opened `flow`; UNKNOWN_OWNER where its socket is gone.
+
+        Raises OSError where we could not look: a rule for that program must not be missed for want of a descriptor.
+        """
+        facts = self._kernel.connection(flow.local, flow.remote)
         if facts is None:
             return UNKNOWN_OWNER
         owner = self._owner(facts)
         return self.complete(owner) if complete else owner
 
     def of_listener(self, flow: Flow, *, complete: bool = False) -> Owner | None:
-        """Return the program that listens where `flow` wants to go, or None where nobody does (errors.NO_LISTENER)."""
-        try:
-            facts = self._kernel.listener(flow.local)
-        except OSError:
-            return UNKNOWN_OWNER
+        """Return the program that listens where `flow` wants to go, or None where nobody does (errors.NO_LISTENER).
+
+        Raises OSError where we could not look, as `of_outbound` does.
+        """
+        facts = self._kernel.listener(flow.local)
         if facts is None:
             return None
         now = time.monotonic()
@@ -310,7 +311,8 @@ def _holds(pid: int, inode: int) -> bool:
     folder = f"/proc/{pid}/fd"
     try:
         return inode in socket_inodes(_links(folder))
-    except OSError:
+    except OSError as error:
+        _raise_if_exhausted(error)
         return False  # ended, or not ours to look at
 
 
@@ -318,8 +320,15 @@ def _links(folder: str) -> Iterator[str]:
     for name in reversed(os.listdir(folder)):  # noqa: PTH208 - this runs per connection; newest descriptors first
         try:
             yield os.readlink(f"{folder}/{name}")  # noqa: PTH115
-        except OSError:
+        except OSError as error:
+            _raise_if_exhausted(error)
             continue  # closed while we looked
+
+
+def _raise_if_exhausted(error: OSError) -> None:
+    """Tell "it is gone" from "we could not look": the second must end the connection, not find it without an owner."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+        raise error
 
 
 def _process(pid: int, inode: int) -> _Process | None:
@@ -334,7 +343,8 @@ def _start_time(pid: int) -> float | None:
     """Read when a process started; psutil reads /proc/stat anew for it every time, which takes 0.5 ms."""
     try:
         return _boot_time() + start_ticks(Path(f"/proc/{pid}/stat").read_text(errors="replace")) / _TICKS
-    except OSError:
+    except OSError as error:
+        _raise_if_exhausted(error)
         return None
 
 

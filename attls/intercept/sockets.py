@@ -278,7 +278,8 @@ def dial_outbound(flow: Flow, *, marks: Marks = MARKS) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            _make_transparent(sock)  # the program itself uses an address that this host does not have
+            # The program itself uses an address that this host does not have.
+            _make_transparent(sock, flow.local.address)
             sock.bind((str(flow.local.address), 0))
         _start(sock, flow.remote)
     except BaseException:
@@ -296,7 +297,7 @@ def dial_inbound(flow: Flow, *, marks: Marks = MARKS) -> socket.socket:
     for port in _dial_ports(flow.remote.port):
         sock = _marked(flow.local.address, marks.program)
         try:
-            _make_transparent(sock)
+            _make_transparent(sock, flow.local.address)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one port serves any number of programs
             sock.bind((client, port))
             _start(sock, flow.local)
@@ -331,8 +332,8 @@ def _marked(address: Address, mark: int) -> socket.socket:
     return sock
 
 
-def _make_transparent(sock: socket.socket) -> None:
-    if sock.family == socket.AF_INET6:
+def _make_transparent(sock: socket.socket, address: Address) -> None:
+    if address.version == 6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)

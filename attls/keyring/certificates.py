@@ -27,6 +27,12 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from attls.errors import KeyringError
 
+# For those who pass such objects on without being able to look into them.
+Certificate = x509.Certificate
+GeneralName = x509.GeneralName
+Name = x509.Name
+EMPTY_NAME = x509.Name([])
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 PUBLIC_KEY_CLASSES = (rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
@@ -42,6 +48,15 @@ HOST_ID_MAPPINGS = x509.ObjectIdentifier("1.3.18.0.2.18.1")
 
 PEM_ENCODING = serialization.Encoding.PEM
 DER_ENCODING = serialization.Encoding.DER
+
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for input that is malformed or beyond it."""
 
 _LONGEST_CHAIN = 10
 _MOST_CERTIFICATES = 2000
@@ -461,7 +476,7 @@ def read(data: bytes, *, password: bytes | None = None, name: str = "the file") 
     contents = Contents()
     try:
         _read_into(contents, data, password, name)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise KeyringError(f"{name} is damaged: {_first_line(error)}", 103) from error
     if len(contents.certificates) > _MOST_CERTIFICATES:
         raise KeyringError(f"{name} holds more than {_MOST_CERTIFICATES} certificates; split it", 103)
@@ -569,19 +584,19 @@ def _read_der_signed(contents: Contents, data: bytes, password: bytes | None) ->
     try:
         contents.requests.append(x509.load_der_x509_csr(data))
         return
-    except ValueError:
+    except UNREADABLE:
         pass
     try:
         contents.crls.append(x509.load_der_x509_crl(data))
         return
-    except ValueError:
+    except UNREADABLE:
         pass
     try:
         contents.keys.append(_supported(serialization.load_der_private_key(data, password)))
         return
     except TypeError as error:
         raise KeyringError("the private key is encrypted and no passphrase was given", 408) from error
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise problem from None
 
 
@@ -623,7 +638,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
             certificate = x509.load_der_x509_certificate(der)
             certificate.public_key()
             _ = certificate.extensions, certificate.subject, certificate.issuer
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise KeyringError(f"a certificate cannot be read: {_first_line(error)}", 103) from error
     return certificate
 

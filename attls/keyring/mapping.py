@@ -96,6 +96,8 @@ class NameFilter:
     @classmethod
     def from_items(cls, items: list[list[str]]) -> NameFilter:
         """Rebuild a filter from `items`. Raises KeyringError when one of them is malformed."""
+        if not items or not all(isinstance(part, list) and part for part in items):
+            raise KeyringError("a name filter is a list of lists such as [['OU=Pay'], ['O=Example']]")
         return cls(tuple(frozenset(_read_item(item) for item in part) for part in reversed(items)))
 
     def items(self) -> list[list[str]]:

@@ -8,6 +8,7 @@ be opened is return code 202, as on z/OS, unless a more telling code exists.
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,10 +52,11 @@ class Store(Files):
     ) -> Keyring:
         """Read the ring that a policy's `Keyring` value names, as it is on disk now.
 
-        `connection_user` is the user who owns the connection, needed for the bare form and where the store's settings
-        ask for grants; `password` (or the first line
-        of `stash_file`) opens a PKCS#12 file or an encrypted key in a PEM file. Raises KeyringError: 202 when the ring
-        is missing or unreadable, 408 for a wrong password, 428 for a private key that others may read.
+        `connection_user` is the user who owns the connection, needed for the bare form. Where the store's settings ask
+        for grants, they are checked for that user, or for the one who runs this process when it is None.
+        `password` (or the first line of `stash_file`) opens a PKCS#12 file or an encrypted key in a PEM file. Raises
+        KeyringError: 202 when the ring is missing or unreadable, 408 for a wrong password, 428 for a private key that
+        others may read.
         """
         if reference.upper().startswith("*TOKEN*/"):
             raise KeyringError(
@@ -117,8 +119,18 @@ class Store(Files):
                 ring = self.definition(owner, name)
         raise AssertionError("the last attempt returns or raises")
 
+    def check_access(self, reference: str, user: str) -> None:
+        """Return if `user` may read the ring `USER/RING` or a virtual one; always, unless the settings ask for grants.
+
+        For a ring that was read once and serves many users. Raises KeyringError (202) when not.
+        """
+        if self.settings().grants:
+            self._reader(reference, user)
+
     def _reader(self, reference: str, user: str | None) -> Reader:
         """Return what `user` may have of a ring under strict grants. Raises KeyringError (202) when nothing."""
+        if user is None:
+            user = _process_user()
         if not user:
             raise KeyringError(f"this store asks for grants, and nobody is known who wants to read ring {reference}")
         folded = names.check_owner(user)
@@ -189,7 +201,7 @@ _EVERYTHING = Reader(None, grants.Access.CONTROL, "")
 
 
 def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
-    """Read a PEM bundle or PKCS#12 file as a ring: its identity is the default, authorities in it are trusted.
+    """Read a PEM bundle or PKCS#12 file as a ring: its identity is the default, roots in it are trusted.
 
     Raises KeyringError; an unencrypted private key in it makes the file one that only its owner may read.
     """
@@ -205,16 +217,17 @@ def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
 
 
 # Certificate, key and authorities as others name them. Kubernetes and cert-manager; certbot, dehydrated and lego;
-# plain habit. Each name may be missing where the directory only carries trust.
+# plain habit. Each name may be missing where the directory only carries trust. What ACME clients call chain.pem is
+# part of fullchain.pem and no statement of trust.
 _LAYOUTS = (
     ("tls.crt", "tls.key", "ca.crt"),
-    ("fullchain.pem", "privkey.pem", "chain.pem"),
+    ("fullchain.pem", "privkey.pem", ""),
     ("cert.pem", "key.pem", "ca.pem"),
 )
 
 
 def read_directory_ring(path: Path, password: bytes | None = None, *, attempts: int = 5) -> Keyring:
-    """Read a directory as Kubernetes secrets or ACME clients lay it out: identity is the default, authorities trusted.
+    """Read a directory as Kubernetes secrets or ACME clients lay it out: identity is the default, `ca` files trusted.
 
     A renewal that is just being written looks like a key that does not fit; it is read again, up to `attempts` times
     within half a second. Raises KeyringError when it stays so, or when others may read the key.
@@ -233,11 +246,11 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
     # Kubernetes swaps the symbolic link `..data` between whole generations; following it once pins one of them.
     pinned = (path / "..data").resolve() if (path / "..data").exists() else path.resolve()
     for layout in _LAYOUTS:
-        present = [pinned / name for name in layout if (pinned / name).exists()]
+        present = [pinned / name for name in layout if name and (pinned / name).exists()]
         if present and present != [pinned / layout[1]]:
             break
     else:
-        known = "; ".join(", ".join(layout) for layout in _LAYOUTS)
+        known = "; ".join(", ".join(filter(None, layout)) for layout in _LAYOUTS)
         raise KeyringError(f"there are no certificates in {path} under a known name ({known})")
     contents = certificates.Contents()
     anchors: list[x509.Certificate] = []
@@ -253,26 +266,37 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
         contents.keys += read.keys
         (anchors if file.name == layout[2] else contents.certificates).extend(read.certificates)
     if not contents.certificates:
-        return Keyring(str(path), file_entries(anchors[0], None, anchors[1:]) if anchors else ())
+        return Keyring(str(path), file_entries(None, None, (), anchors))
     leaf, key, others = certificates.split_identity(contents, name=str(path))
-    others += [anchor for anchor in anchors if anchor not in others]
-    return Keyring(str(path), file_entries(leaf, key, others))
+    return Keyring(str(path), file_entries(leaf, key, others, anchors))
 
 
 def file_entries(
-    leaf: x509.Certificate,
+    leaf: x509.Certificate | None,
     key: certificates.PrivateKey | None,
-    others: list[x509.Certificate],
+    others: Iterable[x509.Certificate],
+    anchors: Iterable[x509.Certificate] = (),
 ) -> tuple[Entry, ...]:
-    """Turn what a file held into ring entries, labelled by common name."""
+    """Turn what files held into ring entries, labelled by common name.
+
+    Of the certificates beside an identity, those that lead from it to its root are sent along and trust nobody: whoever
+    has a certificate of a public authority does not mean to let in everybody else who has one. Roots, authorities
+    outside that chain and all `anchors` are trusted.
+    """
+    others = list(others)
     entries = []
-    for certificate in (leaf, *others) if key is None else others:
-        # Without its key a certificate of somebody else is neither an identity nor an authority: it is left as
-        # PERSONAL, which trusts nothing.
-        usage = Usage.CERTAUTH if certificates.is_authority(certificate) else Usage.PERSONAL
-        entries.append(_file_entry(certificate, usage, None))
-    if key is not None:
-        entries.insert(0, _file_entry(leaf, Usage.PERSONAL, certificates.private_key_pem(key)))
+    own_chain: list[x509.Certificate] = []
+    if leaf is not None and key is not None:
+        entries.append(_file_entry(leaf, Usage.PERSONAL, certificates.private_key_pem(key)))
+        own_chain = [one for one in certificates.chain(leaf, others) if not certificates.is_self_signed(one)]
+    elif leaf is not None:
+        others.insert(0, leaf)
+    # A certificate of somebody else without its key is neither an identity nor an authority: PERSONAL trusts nobody.
+    for other in others:
+        trusted = certificates.is_authority(other) and other not in own_chain
+        entries.append(_file_entry(other, Usage.CERTAUTH if trusted else Usage.PERSONAL, None))
+    for anchor in anchors:
+        entries.append(_file_entry(anchor, Usage.CERTAUTH if certificates.is_authority(anchor) else Usage.SITE, None))
     return tuple(entries)
 
 
@@ -289,6 +313,13 @@ def system_trust() -> tuple[Entry, ...]:
             found = certificates.read_bundle(files.read_trusted(path))
             return tuple(_file_entry(certificate, Usage.CERTAUTH, None) for certificate in found)
     raise KeyringError("this system has no trust store; install the package ca-certificates")
+
+
+def _process_user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
 
 
 def _password(password: str | bytes | None, stash_file: str | Path | None) -> bytes | None:

@@ -29,6 +29,9 @@ REVOKED = 431
 UNREACHABLE = 427
 UNDECIDED = 436
 
+REASONS = tuple(flag.value for flag in x509.ReasonFlags if flag is not x509.ReasonFlags.remove_from_crl)
+"""Why a certificate can be revoked, as RFC 5280 spells it; taking it off a list again is no reason."""
+
 # Clocks of responder and verifier may differ by this much.
 _SKEW = datetime.timedelta(minutes=5)
 # An OCSP answer without nextUpdate says "ask again any time"; it still is no answer for ever.
@@ -163,6 +166,11 @@ class Revocation:
     when: datetime.datetime
     reason: x509.ReasonFlags = x509.ReasonFlags.unspecified
 
+    @classmethod
+    def of(cls, serial: int, when: datetime.datetime, reason: str) -> Revocation:
+        """Build one from a reason out of `REASONS`."""
+        return cls(serial, when, x509.ReasonFlags(reason))
+
 
 def build_crl(
     signer: Signer, revoked: Iterable[Revocation], *, now: datetime.datetime, lifetime: datetime.timedelta, number: int
@@ -212,7 +220,7 @@ def judge_crl(
     """Say what `crl` says of `certificate`, which `issuer` signed."""
     try:
         problem = _crl_problem(certificate, issuer, crl, now=now)
-    except (ValueError, x509.DuplicateExtension) as error:  # an extension of the list that cannot be decoded
+    except certificates.UNREADABLE as error:  # an extension of the list that cannot be decoded
         problem = f"the CRL is damaged: {error}"
     if problem:
         return Answer(Standing.UNKNOWN, problem)
@@ -221,7 +229,7 @@ def judge_crl(
         return Answer(Standing.GOOD, "the CRL does not list it", crl.next_update_utc)
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *certificates.UNREADABLE):
         reason = "no reason given"
     text = f"the CRL lists it since {entry.revocation_date_utc:%Y-%m-%d} ({reason})"
     return Answer(Standing.REVOKED, text, crl.next_update_utc)
@@ -317,7 +325,7 @@ def judge_ocsp(
         if single is None:
             return Answer(Standing.UNKNOWN, "the OCSP response is about another certificate")
         return _judge_single(single, now=now)
-    except (ValueError, UnsupportedAlgorithm, TypeError, x509.DuplicateExtension) as error:
+    except (*certificates.UNREADABLE, TypeError) as error:
         return Answer(Standing.UNKNOWN, f"the OCSP response is damaged: {error}")
 
 
@@ -420,7 +428,7 @@ def answer_ocsp(
         asked = ocsp.load_der_ocsp_request(request)
         about = _as_asked(asked, issuer)
         _ = asked.extensions
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except certificates.UNREADABLE:
         return _failure(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
     if not about:
         return _failure(ocsp.OCSPResponseStatus.UNAUTHORIZED)

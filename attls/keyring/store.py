@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator
@@ -468,7 +469,7 @@ class Files:
         try:
             shown, kept_name = str(data["owner"]), str(data["name"])
             connections = tuple(_connection(item) for item in data.get("entry", ()))
-        except (KeyError, ValueError, TypeError, KeyringError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, KeyringError) as error:
             raise KeyringError(f"{path} is damaged ({error}); correct it or create the ring again") from error
         if names.fold_owner(shown) != canonical or kept_name != name:
             raise KeyringError(f"{path} does not describe ring {canonical}/{name}; correct it or create the ring again")
@@ -580,7 +581,7 @@ class Files:
         data = self._toml(path) or {}
         try:
             return [
-                Revocation(int(str(item["serial"]), 16), item["when"], x509.ReasonFlags(str(item["reason"])))
+                Revocation.of(int(str(item["serial"]), 16), _moment(item["when"]), str(item["reason"]))
                 for item in data.get("revoked", [])
             ]
         except (KeyError, TypeError, ValueError) as error:
@@ -855,6 +856,12 @@ def _connection(item: dict[str, object]) -> Connection:
 
 
 _SETTING_TYPES: dict[str, type] = {"virtual_auth": str, "encrypt_keys": bool, "grants": bool, "host_names": list}
+
+
+def _moment(value: object) -> datetime.datetime:
+    if not isinstance(value, datetime.datetime) or value.tzinfo is None:
+        raise ValueError("when is a time with its zone, e.g. 2026-01-31T12:00:00Z")
+    return value
 
 
 def _all_text(values: list[object]) -> bool:

@@ -8,8 +8,11 @@ first, so that nobody forges a log line.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import sys
+import threading
 from typing import TextIO
 
 from attls.errors import BAD_MAC, CLEARTEXT, ENVIRONMENT, PEER_RESET, TRUNCATED, UNREACHABLE, Reason
@@ -152,11 +155,56 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
-def configure_log(stream: TextIO | None = None, *, journal: bool = False) -> None:
-    """Send everything the house logs to `stream` (standard error), for journald when `journal` says so."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+class BackgroundHandler(logging.Handler):
+    """Write the log in a thread of its own, so that whoever reads it slowly, or not at all, holds up no connection.
+
+    When `most` entries wait, further ones are left out, and the log says how many as soon as somebody reads again.
+    """
+
+    def __init__(self, stream: TextIO, *, most: int = 10_000) -> None:
+        super().__init__()
+        self._stream = stream
+        self._waiting: queue.Queue[str | None] = queue.Queue(most)
+        self._left_out = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue one entry."""
+        try:
+            text = self.format(record)
+            if self._left_out:
+                self._waiting.put_nowait(f"{self._left_out} log entries were left out, nobody read them in time")
+                self._left_out = 0
+            self._waiting.put_nowait(text)
+        except queue.Full:
+            self._left_out += 1
+        except Exception:  # noqa: BLE001 - what every logging handler does with a bug in a log call
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Give what waits a second to be written."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+            self._thread.join(1.0)
+        super().close()
+
+    def _write(self) -> None:
+        while (text := self._waiting.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more; connections go on
+                self._stream.write(text + "\n")
+                self._stream.flush()
+
+
+def configure_log(stream: TextIO | None = None, *, journal: bool = False) -> BackgroundHandler:
+    """Send everything the house logs to `stream` (standard error), for journald when `journal` says so.
+
+    The caller closes the handler at the end; until then entries are written as somebody reads them.
+    """
+    handler = BackgroundHandler(stream or sys.stderr)
     handler.setFormatter(JournalFormatter() if journal else logging.Formatter("%(asctime)s %(message)s"))
     log = logging.getLogger("attls")
     log.handlers[:] = [handler]
     log.setLevel(logging.DEBUG)  # what is written is decided by each rule's Trace mask, not here
     log.propagate = False
+    return handler

@@ -48,7 +48,7 @@ class PolicySet:
     diagnostics: tuple[Diagnostic, ...] = ()
     defaults: Defaults = Defaults.MODERN
     actions: dict[tuple[str, str], Action] = field(default_factory=dict)
-    matcher: Matcher = field(default_factory=lambda: Matcher(()))
+    matcher: Matcher = field(default_factory=lambda: Matcher(()), compare=False, repr=False)
 
     def match(self, flow: Flow, owner: Owner, now: datetime) -> Verdict:
         """Return what policy says of a connection at `now` (local time, or with a time zone)."""
@@ -120,6 +120,8 @@ def _load(path: Path, defaults: Defaults, datasets: Mapping[str, Path], thorough
     if findings.failed:
         raise PolicyError(findings.in_file_order())
     rules = resolver.rules()
+    if findings.failed:
+        raise PolicyError(findings.in_file_order())
     matcher = Matcher(rules)
     if not rules:
         findings.of_file(str(path), "no-rules", "the policy has no rules, so it protects nothing", severity="warning")

@@ -7,6 +7,7 @@ at the statement to change, and names the other one.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -151,7 +152,7 @@ def _partly_switched_off(resolver: Resolver, rules: Sequence[Rule]) -> None:
         for on in rules[index + 1 :]:
             if not on.verdict.enabled:
                 continue
-            pairs += 1
+            pairs += 1 + (len(off.conditions.remote_addresses) + len(on.conditions.remote_addresses)) // 8
             if pairs > _MOST_PAIRS:
                 return
             if on.priority <= off.priority and meet(off.conditions, on.conditions):
@@ -318,37 +319,41 @@ def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
     return IPv4Address(ranges[0].first) if ranges[0].version == 4 else IPv6Address(ranges[0].first)
 
 
-_Spans = tuple[tuple[int, int, int], ...]
+_Ranges = tuple[AddressRange, ...] | tuple[PortRange, ...]
 
 
-def _spans(ranges: tuple[AddressRange, ...] | tuple[PortRange, ...]) -> _Spans:
-    return tuple((item.version if isinstance(item, AddressRange) else 0, item.first, item.last) for item in ranges)
-
-
-def _ranges_cover(
-    wider: tuple[AddressRange, ...] | tuple[PortRange, ...], narrower: tuple[AddressRange, ...] | tuple[PortRange, ...]
-) -> bool:
-    # Ranges are merged, so one range can only be covered by one other.
+def _ranges_cover(wider: _Ranges, narrower: _Ranges) -> bool:
+    # Ranges are sorted and merged, so each can only be covered by the one that begins last before it.
     if not wider:
         return True
     if not narrower:
         return False
-    return all(
-        any(kind == other and low <= first and last <= high for other, low, high in _spans(wider))
-        for kind, first, last in _spans(narrower)
-    )
+    starts = [_start(item) for item in wider]
+    for item in narrower:
+        index = bisect_right(starts, _start(item)) - 1
+        if index < 0 or starts[index][0] != _start(item)[0] or item.last > wider[index].last:
+            return False
+    return True
 
 
-def _ranges_meet(
-    one: tuple[AddressRange, ...] | tuple[PortRange, ...], other: tuple[AddressRange, ...] | tuple[PortRange, ...]
-) -> bool:
+def _ranges_meet(one: _Ranges, other: _Ranges) -> bool:
     if not one or not other:
         return True
-    return any(
-        kind == another and first <= high and low <= last
-        for kind, first, last in _spans(one)
-        for another, low, high in _spans(other)
-    )
+    # Walk both in step: whichever range ends first cannot meet anything further on.
+    i = j = 0
+    while i < len(one) and j < len(other):
+        left, right = one[i], other[j]
+        if (kind := _start(left)[0]) == (another := _start(right)[0]):
+            if left.first <= right.last and right.first <= left.last:
+                return True
+            i, j = (i + 1, j) if left.last < right.last else (i, j + 1)
+        else:
+            i, j = (i + 1, j) if kind < another else (i, j + 1)
+    return False
+
+
+def _start(item: AddressRange | PortRange) -> tuple[int, int]:
+    return (item.version if isinstance(item, AddressRange) else 0, item.first)
 
 
 def _pattern_covers(wider: str | None, narrower: str | None) -> bool:

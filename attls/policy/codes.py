@@ -179,3 +179,48 @@ ZOS_TLSV1_3_CURVE = 29
 ZOS_TLSV1_3_PAIRS = ("0806", "0805", "0804")
 
 TLSV1_3_CIPHERS = frozenset({"1301", "1302", "1303"})
+
+# The cipher suites that the TLS library here can negotiate; it has no RC4, DES, 3DES, export, DSS or static DH ones.
+NEGOTIABLE = frozenset(
+    {
+        "0002",
+        "002F",
+        "0033",
+        "0035",
+        "0039",
+        "003B",
+        "003C",
+        "003D",
+        "0067",
+        "006B",
+        "009C",
+        "009D",
+        "009E",
+        "009F",
+        "1301",
+        "1302",
+        "1303",
+        "C006",
+        "C009",
+        "C00A",
+        "C010",
+        "C013",
+        "C014",
+        "C023",
+        "C024",
+        "C027",
+        "C028",
+        "C02B",
+        "C02C",
+        "C02F",
+        "C030",
+        "CCA8",
+        "CCA9",
+        "CCAA",
+    }
+)
+
+# Curves that the library can be held to, groups that it does not have, and groups no stronger than its own weakest.
+SETTABLE_CURVES = frozenset({23, 24, 25})
+MISSING_GROUPS = frozenset({19, 21, 26, 27, 28})
+ORDINARY_GROUPS = frozenset({19, 21, 23, 26, 29, 256, 257})

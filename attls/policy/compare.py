@@ -1,25 +1,30 @@
 """Two policies and the connections that change between them, in words.
 
 Comparing texts says little: a rule can move, be renamed or be split and nothing changes, and one new rule can take the
-connections of ten others. So each rule of either policy is asked about as a connection: a witness that fits its
-conditions and nothing more goes through both policies, and what comes out is compared. Connections for which only the
-rule's name differs have not changed.
+connections of ten others. So the connections of each rule of either policy are cut into pieces where any other rule
+begins or ends, and for each piece a witness that fits it and nothing more goes through both policies. Connections for
+which only the rule's name differs have not changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-from attls.model import Conditions, Direction, Owner, Verdict
+from attls.model import Conditions, Direction, Owner, TimeCondition, Verdict
 from attls.policy import PolicySet, Rule
 from attls.policy.checks import witness
 from attls.policy.language import Value
 from attls.policy.match import Question, addresses_text, ports_text
 from attls.policy.show import as_value
+from attls.policy.values import merge_addresses, merge_ports
 
 # Names of actions and instance numbers are how a policy is organised, not what it does.
 _NOT_A_CHANGE = ("Trace", "SyslogFacility", "CtraceClearText")
+_Rules = tuple[str | None, str | None]  # the rule before and the rule after
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +44,40 @@ class Change:
 
 def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
     """Yield what changes for the connections that some rule of either policy is about, in the new policy's order."""
-    told: set[tuple[str, str | None, str | None]] = set()
+    edges = _edges((*old.rules, *new.rules))
+    told: set[str] = set()
     for rule, direction in _rules_of_both(old, new):
-        question, owner = witness(rule.conditions, direction)
-        before, after = _verdict(old, question, owner), _verdict(new, question, owner)
-        # The times of a rule are part of what it does, though not of which connections it is about.
-        times_before, times_after = _times(old, before), _times(new, after)
-        effective_before, effective_after = old.effective(before), new.effective(after)
-        same_settings = before.settings == after.settings and before.tls == after.tls
-        parameters = {} if same_settings else _differences(effective_before, effective_after, before, after)
-        if same_settings and times_before == times_after:
-            continue
-        connections = describe(rule.conditions, direction)
-        key = (connections, before.rule, after.rule)
-        if key in told:
-            continue
-        told.add(key)
-        yield Change(
-            connections,
-            _ruling(before, times_before),
-            _ruling(after, times_after),
-            parameters,
-            before.rule,
-            after.rule,
-        )
+        outcomes: dict[_Rules, list[Conditions]] = {}
+        rulings: dict[_Rules, tuple[_Ruling, _Ruling]] = {}
+        for cell in _cells(replace(rule.conditions, directions=frozenset({direction})), edges):
+            question, owner = witness(cell, direction)
+            before, after = _ruling_of(old, question, owner), _ruling_of(new, question, owner)
+            key = (before.verdict.rule, after.verdict.rule)
+            outcomes.setdefault(key, []).append(cell)
+            rulings[key] = (before, after)
+        for key, cells in outcomes.items():
+            before, after = rulings[key]
+            # The times of a rule are part of what it does, though not of which connections it is about.
+            same_settings = (before.verdict.settings, before.verdict.tls == "on") == (
+                after.verdict.settings,
+                after.verdict.tls == "on",
+            )
+            if same_settings and before.times == after.times:
+                continue
+            for conditions in _joined(cells):
+                connections = describe(conditions, direction)
+                if connections in told:
+                    continue
+                told.add(connections)
+                parameters = {} if same_settings else _differences(old, before.verdict, new, after.verdict)
+                yield Change(
+                    connections,
+                    _in_words(before),
+                    _in_words(after),
+                    parameters,
+                    before.verdict.rule,
+                    after.verdict.rule,
+                )
 
 
 def describe(conditions: Conditions, direction: Direction) -> str:
@@ -95,38 +110,102 @@ def _rules_of_both(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direc
                 yield rule, direction
 
 
-def _verdict(policy: PolicySet, question: Question, owner: Owner) -> Verdict:
-    # Whatever the hour: the first rule that could ever apply.
+@dataclass(frozen=True, slots=True)
+class _Ruling:
+    verdict: Verdict
+    times: tuple[TimeCondition, ...]
+
+
+def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
+    # Whatever the hour: the first rule that could ever apply, and when it does.
     found = policy.matcher.find_all(question, owner, None, before=len(policy.rules))
-    return policy.rules[found[0]].verdict if found else Verdict()
+    if not found:
+        return _Ruling(Verdict(), ())
+    rule = policy.rules[found[0]]
+    return _Ruling(rule.verdict, rule.conditions.times)
 
 
-def _times(policy: PolicySet, verdict: Verdict) -> tuple[object, ...]:
-    return next((rule.conditions.times for rule in policy.rules if rule.name == verdict.rule), ())
+# A rule's connections are cut where any other rule begins or ends, so that each piece has one outcome in each policy.
+
+_FACTS = ("local_ports", "remote_ports", "local_addresses", "remote_addresses")
+_MOST_PIECES = 12  # of one fact; a rule that is cut into more is looked at whole
+_Edges = dict[str, list[tuple[int, int]]]
 
 
-def _ruling(verdict: Verdict, times: tuple[object, ...]) -> str:
+def _edges(rules: Iterable[Rule]) -> _Edges:
+    # For each fact, every (version, number) at which some rule's range begins, or has just ended.
+    found: dict[str, set[tuple[int, int]]] = {fact: set() for fact in _FACTS}
+    for rule in rules:
+        for fact in _FACTS:
+            for item in getattr(rule.conditions, fact):
+                version = getattr(item, "version", 0)
+                found[fact].update(((version, item.first), (version, item.last + 1)))
+    return {fact: sorted(edges) for fact, edges in found.items()}
+
+
+def _cells(conditions: Conditions, edges: _Edges) -> list[Conditions]:
+    cells = [conditions]
+    for fact in _FACTS:
+        pieces = _pieces(getattr(conditions, fact), edges[fact])
+        if len(pieces) > 1 and len(pieces) * len(cells) <= _MOST_PIECES**2:
+            cells = [_with(cell, {fact: (piece,)}) for cell in cells for piece in pieces]
+    return cells
+
+
+def _with(conditions: Conditions, facts: dict[str, Any]) -> Conditions:
+    return replace(conditions, **facts)
+
+
+def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]]) -> list[Any]:
+    pieces = []
+    for item in ranges:
+        version = getattr(item, "version", 0)
+        low = bisect_right(edges, (version, item.first))
+        high = bisect_left(edges, (version, item.last + 1))
+        if high - low >= _MOST_PIECES:
+            return []
+        starts = [item.first, *(number for _, number in edges[low:high])]
+        pieces += [
+            replace(item, first=start, last=end - 1)
+            for start, end in zip(starts, [*starts[1:], item.last + 1], strict=True)
+        ]
+    return pieces if len(pieces) <= _MOST_PIECES else []
+
+
+def _joined(cells: list[Conditions]) -> list[Conditions]:
+    # Cells of one outcome put together again, if what comes out is a plain "these ports, these addresses".
+    values = {fact: {getattr(cell, fact) for cell in cells} for fact in _FACTS}
+    if len(cells) != math.prod(len(some) for some in values.values()):
+        return cells
+    joined: dict[str, Any] = {}
+    for fact, some in values.items():
+        ranges = [item for piece in some for item in piece]
+        joined[fact] = merge_ports(ranges) if fact.endswith("ports") else merge_addresses(ranges)
+    return [_with(cells[0], joined)]
+
+
+def _in_words(ruling: _Ruling) -> str:
+    verdict = ruling.verdict
     if verdict.rule is None:
-        return "in the clear (no rule)"
-    if verdict.settings is None:
+        text = "in the clear (no rule)"
+    elif verdict.settings is None:
         text = f"in the clear (rule {verdict.rule}, TTLSEnabled Off)"
     else:
         settings = verdict.settings
         text = f"TLS as {settings.role.value} with key ring {settings.keyring or '(none)'} (rule {verdict.rule})"
-    return f"{text}, at times" if times else text
+    return f"{text}, at times" if ruling.times else text
 
 
-def _differences(
-    before: dict[str, Value], after: dict[str, Value], old: Verdict, new: Verdict
-) -> dict[str, tuple[object, object]]:
+def _differences(old: PolicySet, before: Verdict, new: PolicySet, after: Verdict) -> dict[str, tuple[object, object]]:
     # Going from clear to TLS or back, every parameter "differs"; that says nothing.
-    if old.settings is None or new.settings is None:
+    if before.settings is None or after.settings is None:
         return {}
-    names = [*before, *(name for name in after if name not in before)]
+    had, has = old.effective(before), new.effective(after)
+    names = [*had, *(name for name in has if name not in had)]
     return {
-        name: (_shown(name, before), _shown(name, after))
+        name: (_shown(name, had), _shown(name, has))
         for name in names
-        if before.get(name) != after.get(name) and name not in _NOT_A_CHANGE
+        if had.get(name) != has.get(name) and name not in _NOT_A_CHANGE
     }
 
 

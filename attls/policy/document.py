@@ -25,6 +25,8 @@ This page is generated from the vocabulary in `attls/policy/language.py`; do not
 - A block inside another needs no name. Instead of the block, its keyword with `Ref` names one that stands outside.
 - A value with blanks is put in double quotes.
 - Ranges of ports are written `20-25`, `20:25` or `20 25`; ranges of addresses only `10.0.0.1-10.0.0.9`.
+- In `Jobname` and `Userid`, `*` is any run of characters and `?` any one, anywhere; a lone `*` asks about nothing.
+- A bare number is no address; IPv4 addresses in IPv6 dress (`::ffff:…`) are written as IPv4, and fit both.
 - The order of statements does not matter. Of two with the same name the later one counts, with a warning.
 - A parameter that is coded twice counts as coded last, with a warning. Lists (marked *repeatable*) grow instead.
 
@@ -120,6 +122,8 @@ def _written(value: Value) -> str:
 def _meaning(parameter: Parameter) -> str:
     if not parameter.instead:
         return parameter.meaning
+    if parameter.depends:
+        return f"{parameter.meaning} Where that makes a difference, `check` says so: {parameter.instead}."
     others = " or ".join(f"`{value}`" for value in parameter.honoured)
     when = f"Other than {others}" if others else "Here"
     consequence = "an error" if parameter.refused else "a warning"

@@ -8,6 +8,7 @@ stands for one.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,10 +41,10 @@ class _Agent:
     def __init__(self, findings: Findings, datasets: Mapping[str, Path]) -> None:
         self._findings = findings
         self._datasets = {name.upper(): target for name, target in datasets.items()}
-        self._seen: set[Path] = set()
+        self._seen: set[str] = set()
 
     def read_main(self, path: Path) -> Iterator[list[Statement]]:
-        self._seen.add(path.resolve())
+        self._seen.add(_real(path))
         statements = read_file(path, str(path), self._findings)
         if statements is None:
             return
@@ -58,23 +59,32 @@ class _Agent:
                 "second-stack",
                 f"this system has one TCP/IP stack: the image of line {images[0].line} is used, this one is not",
             )
-        if images:
-            yield from self._image(images[0], path)
-        yield from self._image_lines(lines, path)
+        image = self._image_file(images[0], path) if images else None
+        if image is None:
+            yield from self._image_lines(lines, path)  # this file is the image file as well
+        else:
+            for line in lines:
+                if line.keyword.lower() == "ttlsconfig":
+                    self._findings.warning(
+                        line, "wrong-file", f"TTLSConfig does not count here: {image} is the image file of the stack"
+                    )
+            yield from self._image(images[0], image)
         if policy:
             yield policy
 
-    def _image(self, line: Statement, main: Path) -> Iterator[list[Statement]]:
+    def _image_file(self, line: Statement, main: Path) -> Path | None:
+        # The image file that a TcpImage line names; None when it names none, or the main file itself.
         if not line.words:
             self._findings.error(line, "missing-value", f"{line.keyword} needs the name of a stack")
-            return
+            return None
         words = [word for word in line.words[1:2] if word.lower() not in _KEEP and not word.isdigit()]
         if not words:
-            return
+            return None
         target = self._locate(line, words[0], main, word=2)
-        if target is None or target.resolve() in self._seen:
-            return  # the image file may be the main file, which is being read already
-        self._seen.add(target.resolve())
+        return None if target is None or _real(target) in self._seen else target
+
+    def _image(self, line: Statement, target: Path) -> Iterator[list[Statement]]:
+        self._seen.add(_real(target))
         statements = self._open(line, target, word=2)
         if statements is None:
             return
@@ -103,9 +113,9 @@ class _Agent:
             self._findings.error(line, "missing-value", f"{line.keyword} needs the path of a policy file")
             return
         target = self._locate(line, words[0], named_in, word=1)
-        if target is None or target.resolve() in self._seen:
+        if target is None or _real(target) in self._seen:
             return
-        self._seen.add(target.resolve())
+        self._seen.add(_real(target))
         statements = self._open(line, target, word=1)
         if statements is not None:
             yield _without_agent_lines(statements, self._findings)
@@ -169,6 +179,11 @@ class _Agent:
             self._findings.error(
                 line, "bad-value", f"{line.keyword} '{word[:60]}' is not a number from {low} to {high}", word=1
             )
+
+
+def _real(path: Path) -> str:
+    # What tells files apart; unlike Path.resolve this does not mind links in a circle, which reading then reports.
+    return os.path.realpath(path)
 
 
 def _split(statements: list[Statement]) -> tuple[list[Statement], list[Statement]]:

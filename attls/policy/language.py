@@ -58,6 +58,7 @@ class Parameter:
     `slot` names what may be said only once although several parameters can say it (LocalAddr, LocalAddrRef …).
     `target` is the statement that a block or a Ref leads to. `instead` is what this system does with a value other
     than those in `honoured`; `refused` makes such a value an error, because ignoring it would weaken security.
+    With `depends` it is the settings of a rule together that decide (`limits`).
     """
 
     name: str
@@ -77,6 +78,7 @@ class Parameter:
     instead: str = ""
     honoured: tuple[Value, ...] = ()
     refused: bool = False
+    depends: bool = False
 
     def silent(self, defaults: Defaults) -> Value | None:
         """Return what counts under `defaults` when the parameter is not coded."""
@@ -297,6 +299,8 @@ _AT_BOTH_LEVELS = (
         "Off",
         "TLS 1.3 in the disguise that old middle boxes let through.",
         since="V2R4",
+        honoured=("On",),
+        instead="the TLS library here always wears the disguise, which no peer minds",
     ),
     _switch(
         "ApplicationControlled",
@@ -311,6 +315,9 @@ _AT_BOTH_LEVELS = (
         0,
         "After this time the next read or write renews the session keys; 0 is never.",
         unit="minutes",
+        honoured=(0,),
+        instead="session keys cannot be renewed by time here: they would live as long as the connection",
+        refused=True,
     ),
     Parameter(
         "CertificateLabel",
@@ -320,7 +327,8 @@ _AT_BOTH_LEVELS = (
     Parameter(
         "ServerCertificateLabel",
         Kind.LABEL,
-        "Certificates for the server role, for example one RSA and one ECDSA; the first that fits is used.",
+        "Certificates for the server role, for example one RSA and one ECDSA; the one that fits is used, "
+        "and of several with the same kind of key the first.",
         many=True,
         since="V2R4",
     ),
@@ -340,6 +348,8 @@ _AT_BOTH_LEVELS = (
         "Off",
         "Ask the server for shorter records (max_fragment_length).",
         since="V2R1",
+        honoured=("Off",),
+        instead="the TLS library here cannot ask; records of any length are taken",
     ),
     _choice(
         "ClientMaxSSLFragmentLength",
@@ -349,8 +359,24 @@ _AT_BOTH_LEVELS = (
         since="V2R1",
         unit="bytes",
     ),
-    _choice("ServerMaxSSLFragment", _LEVELS, "Off", "Grant or demand shorter records as server.", since="V2R1"),
-    _choice("ClientHandshakeSNI", _LEVELS, "Off", "Send the server's name.", since="V2R2"),
+    _choice(
+        "ServerMaxSSLFragment",
+        _LEVELS,
+        "Off",
+        "Grant or demand shorter records as server.",
+        since="V2R1",
+        honoured=("Optional", "Required"),
+        instead="the TLS library here always grants shorter records to clients that ask",
+    ),
+    _choice(
+        "ClientHandshakeSNI",
+        _LEVELS,
+        "Off",
+        "Send the server's name; Required refuses a server that does not confirm it.",
+        since="V2R2",
+        instead="with TLS 1.3 the server's confirmation cannot be seen; a host reference checks who the server is",
+        depends=True,
+    ),
     _choice(
         "ClientHandshakeSNIMatch",
         ("Required", "Optional"),
@@ -398,6 +424,8 @@ _ENVIRONMENT_ADVANCED = Statement(
             "Default",
             "Which renegotiations are allowed up to TLS 1.2.",
             since="V2R1",
+            honoured=("Disabled",),
+            instead="no peer may renegotiate here, as with Disabled; a program that is ApplicationControlled may",
         ),
         _choice(
             "RenegotiationIndicator",
@@ -405,8 +433,15 @@ _ENVIRONMENT_ADVANCED = Statement(
             "Optional",
             "Which role insists on secure renegotiation (RFC 5746) in the first handshake.",
             since="V2R1",
+            honoured=("Client", "Server", "Both"),
+            instead="a client insists on it all the same",
         ),
-        _switch("RenegotiationCertCheck", "Off", "On: the peer's certificate may not change later.", since="V2R1"),
+        _switch(
+            "RenegotiationCertCheck",
+            "Off",
+            "On: the peer's certificate may not change later; it never does here.",
+            since="V2R1",
+        ),
         _choice(
             "CertValidationMode",
             ("Any", "RFC2459", "RFC3280", "RFC5280"),
@@ -414,15 +449,43 @@ _ENVIRONMENT_ADVANCED = Statement(
             "Rules by which certificates are checked.",
             since="V2R1",
         ),
-        _switch("3DesKeyCheck", "Off", "Refuse triple-DES keys whose parts repeat.", since="V2R3"),
-        _choice("ClientEDHGroupSize", ("Legacy", "2048"), "Legacy", "Smallest DHE group as client.", since="V2R3"),
-        _choice("ServerEDHGroupSize", ("Legacy", "2048", "Match"), "Legacy", "DHE group as server.", since="V2R3"),
+        _switch(
+            "3DesKeyCheck",
+            "Off",
+            "Refuse triple-DES keys whose parts repeat; there is no triple DES here.",
+            since="V2R3",
+        ),
+        _choice(
+            "ClientEDHGroupSize",
+            ("Legacy", "2048"),
+            "Legacy",
+            "Smallest DHE group as client. With TLS 1.0 or 1.1 on, 2048 leaves the DHE suites out.",
+            since="V2R3",
+            honoured=("2048",),
+            instead="groups below 2048 bits are refused all the same, unless TLS 1.0 or 1.1 is on",
+        ),
+        _choice(
+            "ServerEDHGroupSize",
+            ("Legacy", "2048", "Match"),
+            "Legacy",
+            "DHE group as server; Match takes one as strong as the RSA key, up to 4096 bits.",
+            since="V2R3",
+            honoured=("2048", "Match"),
+            instead="a group of 2048 bits is used all the same",
+        ),
         _choice("PeerMinCertVersion", ("3", "Any"), "Any", "X.509 version of the peer's certificate.", since="V2R3"),
         _number("PeerMinDHKeySize", 0, 2048, 1024, "Smallest DH key of the peer.", unit="bits", since="V2R3"),
         _number("PeerMinDsaKeySize", 0, 2048, 1024, "Smallest DSA key of the peer.", unit="bits", since="V2R3"),
         _number("PeerMinECCKeySize", 0, 521, 192, "Smallest EC key of the peer.", unit="bits", since="V2R3"),
         _number("PeerMinRsaKeySize", 0, 4096, 1024, "Smallest RSA key of the peer.", unit="bits", since="V2R3"),
-        _switch("ServerScsv", "Off", "Refuse a client that fell back to an older protocol.", since="V2R3"),
+        _switch(
+            "ServerScsv",
+            "Off",
+            "Refuse a client that fell back to an older protocol.",
+            since="V2R3",
+            honoured=("On",),
+            instead="such clients are refused all the same",
+        ),
         _choice(
             "ClientExtendedMasterSecret",
             (*ON_OFF, "Required"),
@@ -490,7 +553,15 @@ _CIPHER = Statement(
             many=True,
             instead="there is no SSL 2 here, so its ciphers are never used",
         ),
-        Parameter("V3CipherSuites", Kind.CIPHERS, "Ciphers of SSL 3 to TLS 1.3.", many=True),
+        Parameter(
+            "V3CipherSuites",
+            Kind.CIPHERS,
+            "Ciphers of SSL 3 to TLS 1.3. A server chooses by its own order.",
+            many=True,
+            instead="the TLS library here has no RC4, DES, triple-DES, export, DSS, static DH or static ECDH suites; "
+            "they are left out",
+            depends=True,
+        ),
         Parameter(
             "V3CipherSuites4Char", Kind.CIPHERS_4, "The same list in 4-character codes.", many=True, since="V2R1"
         ),
@@ -510,6 +581,11 @@ _SIGNATURE = Statement(
             (),
             many=True,
             since="V2R1",
+            instead="exactly one of 0023, 0024 and 0025 is offered alone; of several of 0024 and 0025 the first; for "
+            "other lists that name a group no stronger than 0023 or 0029 the library's own list is offered "
+            "(X25519MLKEM768, 0029, 0023, 0030, 0024, 0025), which has nothing weaker; with all others (4588, 0030) "
+            "the library's list is offered and a server that takes another group is refused",
+            depends=True,
         ),
         Parameter(
             "ClientKeyShareGroups",
@@ -519,24 +595,33 @@ _SIGNATURE = Statement(
             (),
             many=True,
             since="V2R4",
+            instead="the library chooses the shares among what ClientECurves leaves; a server that wants another group "
+            "asks for it with one more round trip",
+            depends=True,
         ),
         Parameter(
             "ServerKexECurves",
             Kind.GROUPS,
-            "Curves that a server uses up to TLS 1.2.",
+            "Curves that a server uses up to TLS 1.2. The first that the client has too is used, except that 0029 and "
+            "0030 stand in the library's own order.",
             codes.ZOS_SERVER_CURVES,
             (),
             many=True,
             since="V2R5",
+            instead="0019, 0021 and the Brainpool curves do not exist here; they are left out",
+            depends=True,
         ),
         Parameter(
             "ServerKeyShareGroups",
             Kind.GROUPS,
-            "Groups that a TLS 1.3 server accepts.",
+            "Groups that a TLS 1.3 server accepts, in the order of ServerKexECurves. A hybrid such as X25519MLKEM768 "
+            "counts as its classical part too.",
             codes.ZOS_SERVER_KEY_SHARES,
             (),
             many=True,
             since="V2R4",
+            instead="0019, 0021 and the Brainpool curves do not exist here; they are left out",
+            depends=True,
         ),
         Parameter(
             "SignaturePairs",
@@ -546,6 +631,9 @@ _SIGNATURE = Statement(
             (),
             many=True,
             since="V2R1",
+            instead="the library's own list is used: SHA-256 and better, and SHA-224 up to TLS 1.2; a list of nothing "
+            "but SHA-384 and better is an error",
+            depends=True,
         ),
         Parameter(
             "SignaturePairsCert",
@@ -553,6 +641,9 @@ _SIGNATURE = Statement(
             "Signature algorithms in certificates, where other than SignaturePairs.",
             many=True,
             since="V2R4",
+            instead="the library's own list is used: SHA-256 and better, and SHA-224 up to TLS 1.2; a list of nothing "
+            "but SHA-384 and better is an error",
+            depends=True,
         ),
     ),
     inside=("TTLSEnvironmentAction", "TTLSConnectionAction"),
@@ -580,33 +671,83 @@ _GSK = Statement(
             honoured=("Off",),
             instead="tickets are not shared between systems; other systems make a full handshake",
         ),
-        _number("GSK_V2_SESSION_TIMEOUT", 0, 100, 100, "Lifetime of an SSL 2 session.", unit="seconds"),
-        _number("GSK_V2_SIDCACHE_SIZE", 0, 32000, 256, "SSL 2 sessions kept."),
         _number(
-            "GSK_V3_SESSION_TIMEOUT", 0, 86400, 86400, "Lifetime of a session; 0 is no resumption.", unit="seconds"
+            "GSK_V2_SESSION_TIMEOUT",
+            0,
+            100,
+            100,
+            "Lifetime of an SSL 2 session.",
+            unit="seconds",
+            instead="there is no SSL 2 here, so it has no sessions",
         ),
-        _number("GSK_V3_SIDCACHE_SIZE", 0, 64000, 512, "Sessions kept; 0 is none."),
+        _number(
+            "GSK_V2_SIDCACHE_SIZE",
+            0,
+            32000,
+            256,
+            "SSL 2 sessions kept.",
+            instead="there is no SSL 2 here, so it has no sessions",
+        ),
+        _number(
+            "GSK_V3_SESSION_TIMEOUT",
+            0,
+            86400,
+            86400,
+            "Lifetime of a session; 0 is no resumption.",
+            unit="seconds",
+            instead="in a server with TLS 1.3 on, the shorter of this and GSK_SESSION_TICKET_SERVER_TIMEOUT counts for "
+            "all sessions",
+            depends=True,
+        ),
+        _number(
+            "GSK_V3_SIDCACHE_SIZE",
+            0,
+            64000,
+            512,
+            "Sessions kept; 0 is none.",
+            instead="a server that keeps sessions keeps up to 20480; most clients hold theirs themselves, in tickets",
+            depends=True,
+        ),
         _switch("GSK_SESSION_TICKET_CLIENT_ENABLE", "On", "Keep and offer TLS 1.3 tickets.", since="V2R4"),
         _number(
             "GSK_SESSION_TICKET_CLIENT_MAXSIZE",
             0,
             2147483647,
             8192,
-            "Larger tickets are not kept.",
+            "Larger tickets are not kept; 0 keeps none.",
             unit="bytes",
             since="V2R4",
+            honoured=(0,),
+            instead="tickets are kept whatever their size",
         ),
         _number("GSK_SESSION_TICKET_CLIENT_MAXCACHED", 0, 2147483647, None, "Tickets kept.", since="V2R5"),
-        _switch("GSK_SESSION_TICKET_SERVER_ENABLE", "On", "Issue TLS 1.3 tickets.", since="V2R4"),
+        _switch(
+            "GSK_SESSION_TICKET_SERVER_ENABLE",
+            "On",
+            "Issue TLS 1.3 tickets.",
+            since="V2R4",
+            instead="with TLS 1.3 and an older protocol on, Off ends the resumption of older sessions too",
+            depends=True,
+        ),
         _choice(
             "GSK_SESSION_TICKET_SERVER_ALGORITHM",
             ("AESCBC128", "AESCBC256"),
             "AESCBC128",
             "Encryption of tickets.",
             since="V2R4",
+            honoured=("AESCBC256",),
             instead="the TLS library here encrypts tickets its own way, with AES-256",
         ),
-        _number("GSK_SESSION_TICKET_SERVER_COUNT", 0, 16, 2, "Tickets sent after a full handshake.", since="V2R4"),
+        _number(
+            "GSK_SESSION_TICKET_SERVER_COUNT",
+            0,
+            16,
+            2,
+            "Tickets sent after a full handshake; 0 is the same as GSK_SESSION_TICKET_SERVER_ENABLE Off.",
+            since="V2R4",
+            honoured=(0, 2),
+            instead="two tickets are sent",
+        ),
         _number(
             "GSK_SESSION_TICKET_SERVER_KEY_REFRESH",
             1,
@@ -624,6 +765,8 @@ _GSK = Statement(
             "Lifetime of a ticket.",
             unit="seconds",
             since="V2R4",
+            instead="the shorter of this and GSK_V3_SESSION_TIMEOUT counts for all sessions",
+            depends=True,
         ),
         _switch("AIACDPPriority", "On", "On: responders named in certificates before list locations.", since="V2R2"),
         _number("MaxSrcRevExtLocValues", 0, 256, 10, "Locations tried per extension.", since="V2R2"),
@@ -854,3 +997,4 @@ def effective_parameters() -> tuple[Parameter, ...]:
 
 
 EFFECTIVE = effective_parameters()
+PARAMETERS: dict[str, Parameter] = {parameter.name: parameter for parameter in EFFECTIVE}

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from attls.model import Address, AddressRange, Conditions, Direction, Flow, Owner, PortRange
 from attls.policy import times
@@ -24,7 +25,9 @@ from attls.policy.rules import Rule
 
 _LEAF = 6  # rules that are cheaper to check one by one than to split further
 _SPREAD = 4  # stretches of a number line that one rule hangs under each of; a wider one hangs in a segment tree
+_MANY = 64  # a rule with more ranges than this for one fact hangs under "whatever": it fits nearly everywhere anyway
 _V6 = 1 << 32  # where IPv6 begins on the number line of all addresses
+_BEYOND = 1 << 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,37 +180,61 @@ def ports_text(ports: Sequence[PortRange], *, most: int = 6) -> str:
 # The tree. Facts of a connection are numbers on a line (ports, addresses) or upper-cased words (job, user).
 
 _Ranges = tuple[tuple[int, int], ...]
+_NUMBERS = ("remote_port", "local_port", "remote_address", "local_address")
+_WORDS = ("job", "user")
+_ALL_FACTS = (*_NUMBERS, *_WORDS)
 
 
 class _Facts:
     # What one rule accepts, in the form the tree and the final check use. None is "not looked at".
-    __slots__ = ("directions", "job", "local_address", "local_port", "remote_address", "remote_port", "times", "user")
+    # `numbers` and `words` list what is looked at, so that the check skips the rest.
+    __slots__ = (
+        "directions",
+        "job",
+        "local_address",
+        "local_port",
+        "numbers",
+        "remote_address",
+        "remote_port",
+        "times",
+        "user",
+        "words",
+    )
 
-    def __init__(self, conditions: Conditions) -> None:
+    def __init__(self, conditions: Conditions, known: dict[int, _Ranges | None]) -> None:
         self.directions = conditions.directions
-        self.local_port = _port_ranges(conditions.local_ports)
-        self.remote_port = _port_ranges(conditions.remote_ports)
-        self.local_address = _address_ranges(conditions.local_addresses)
-        self.remote_address = _address_ranges(conditions.remote_addresses)
+        self.local_port = _ranges_of(conditions.local_ports, known)
+        self.remote_port = _ranges_of(conditions.remote_ports, known)
+        self.local_address = _ranges_of(conditions.local_addresses, known)
+        self.remote_address = _ranges_of(conditions.remote_addresses, known)
         self.job = conditions.job
         self.user = conditions.user
         self.times = conditions.times
+        self.numbers: tuple[tuple[str, _Ranges], ...] = tuple(
+            (fact, ranges) for fact in _NUMBERS if (ranges := getattr(self, fact)) is not None
+        )
+        self.words: tuple[tuple[str, str], ...] = tuple(
+            (fact, pattern) for fact in _WORDS if (pattern := getattr(self, fact)) is not None
+        )
 
 
-def _port_ranges(ports: tuple[PortRange, ...]) -> _Ranges | None:
-    return tuple((item.first, item.last) for item in ports) or None
-
-
-def _address_ranges(ranges: tuple[AddressRange, ...]) -> _Ranges | None:
-    return (
-        tuple((item.first, item.last) if item.version == 4 else (item.first + _V6, item.last + _V6) for item in ranges)
-        or None
-    )
-
-
-_NUMBERS = ("remote_port", "local_port", "remote_address", "local_address")
-_WORDS = ("job", "user")
-_ALL_FACTS = (*_NUMBERS, *_WORDS)
+def _ranges_of(
+    ranges: tuple[PortRange, ...] | tuple[AddressRange, ...], known: dict[int, _Ranges | None]
+) -> _Ranges | None:
+    # Rules that name the same group share one tuple of ranges, which may be long; `known` has it by identity.
+    if id(ranges) not in known:
+        merged: list[tuple[int, int]] = []
+        plain: list[tuple[int, int]] = []
+        for item in ranges:
+            shift = _V6 if isinstance(item, AddressRange) and item.version == 6 else 0
+            plain.append((item.first + shift, item.last + shift))
+        for first, last in sorted(plain):
+            if merged and first <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        known[id(ranges)] = tuple(merged) or None
+    return known[id(ranges)]
 
 
 class _Leaf:
@@ -249,7 +276,7 @@ class _Words:
         self.rest = rest
 
 
-_Known = dict[str, int | str | None]  # what is known of a connection, by fact
+_Known = dict[str, Any]  # what is known of a connection, by fact: a number, a word, or None
 _Node = _Leaf | _Line | _Words  # `first` is the first rule that hangs under a node
 
 
@@ -257,7 +284,8 @@ class Matcher:
     """Finds the rule that the plain walk over `rules` would find; immutable, and it pickles."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._facts = [_Facts(rule.conditions) for rule in rules]
+        known: dict[int, _Ranges | None] = {}
+        self._facts = [_Facts(rule.conditions, known) for rule in rules]
         self._roots = {
             direction: self._build(
                 [index for index, facts in enumerate(self._facts) if direction in facts.directions], _ALL_FACTS
@@ -307,23 +335,18 @@ class Matcher:
     def _fits(self, index: int, known: _Known, now: datetime | None) -> bool:
         # Whether a rule that accepts the direction accepts everything else.
         facts = self._facts[index]
-        for name in _NUMBERS:
-            ranges = getattr(facts, name)
-            if ranges is not None:
-                value = known[name]
-                if value is None:
-                    return False
-                for first, last in ranges:
-                    if first <= value <= last:
-                        break
-                else:
-                    return False
-        for name in _WORDS:
-            pattern = getattr(facts, name)
-            if pattern is not None:
-                word = known[name]
-                if word is None or not (pattern == word or wildcard(pattern, str(word))):
-                    return False
+        for fact, ranges in facts.numbers:
+            value = known[fact]
+            if value is None:
+                return False
+            # The last range that begins at or before the value; the second number is beyond any end.
+            place = bisect_right(ranges, (value, _BEYOND)) - 1 if len(ranges) > 1 else 0
+            if place < 0 or not ranges[place][0] <= value <= ranges[place][1]:
+                return False
+        for fact, pattern in facts.words:
+            word = known[fact]
+            if word is None or not (pattern == word or wildcard(pattern, word)):
+                return False
         return not facts.times or now is None or any(times.active(condition, now) for condition in facts.times)
 
     def _build(self, indices: list[int], facts: tuple[str, ...]) -> _Node | None:
@@ -361,7 +384,7 @@ class Matcher:
         edges: list[tuple[int, int]] = []
         for index in indices:
             ranges = getattr(self._facts[index], fact)
-            if ranges is None:
+            if ranges is None or len(ranges) > _MANY:
                 rest += 1
             else:
                 for first, last in ranges:
@@ -395,20 +418,20 @@ class Matcher:
             self._build(rest, remaining),
         )
 
+    def _hanging(self, index: int, fact: str) -> _Ranges:
+        # The ranges that a rule hangs under in a line for `fact`; none means that it hangs under "whatever".
+        ranges: _Ranges | None = getattr(self._facts[index], fact)
+        return () if ranges is None or len(ranges) > _MANY else ranges
+
     def _build_line(self, indices: list[int], fact: str, remaining: tuple[str, ...]) -> _Node:
-        edges = {
-            edge
-            for index in indices
-            for first, last in getattr(self._facts[index], fact) or ()
-            for edge in (first, last + 1)
-        }
+        edges = {edge for index in indices for first, last in self._hanging(index, fact) for edge in (first, last + 1)}
         line = _Line(fact, indices[0], sorted(edges))
         crowds: list[list[int]] = [[] for _ in range(len(line.starts) + 1)]
         wide: dict[int, list[int]] = {}
         rest: list[int] = []
         for index in indices:
-            ranges = getattr(self._facts[index], fact)
-            if ranges is None:
+            ranges = self._hanging(index, fact)
+            if not ranges:
                 rest.append(index)
                 continue
             for first, last in ranges:
@@ -448,14 +471,13 @@ def _known(question: Question, owner: Owner) -> _Known:
     }
 
 
-def _go_down(node: _Line | _Words, value: int | str | None, waiting: list[_Node]) -> None:
+def _go_down(node: _Line | _Words, value: Any, waiting: list[_Node]) -> None:
     # Add the branches of `node` in which a rule that accepts `value` could hang.
     if node.rest is not None:
         waiting.append(node.rest)
     if value is None:
         return
     if isinstance(node, _Line):
-        assert isinstance(value, int)
         stretch = bisect_right(node.starts, value)
         part = node.parts[stretch]
         if part is not None:
@@ -467,7 +489,6 @@ def _go_down(node: _Line | _Words, value: int | str | None, waiting: list[_Node]
                     waiting.append(part)
                 up >>= 1
         return
-    assert isinstance(value, str)
     if (part := node.exact.get(value)) is not None:
         waiting.append(part)
     for length in node.lengths:

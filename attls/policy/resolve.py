@@ -33,6 +33,7 @@ from attls.model import (
 )
 from attls.policy import codes, envfile, language, values
 from attls.policy.language import Kind, Parameter, Value
+from attls.policy.limits import limits
 from attls.policy.rules import Action, Rule
 from attls.policy.text import Findings, Statement
 
@@ -127,6 +128,7 @@ class Resolver:
         self.blocks: dict[str, dict[str, Block]] = {name: {} for name in language.STATEMENTS}
         self.referenced: set[tuple[str, str]] = set()
         self._every_block: list[Block] = []
+        self._limited: set[tuple[Statement, str]] = set()
         self._suggestions = Suggestions()
         self._actions: dict[tuple[str, str], dict[str, Value]] = {}
         self._addresses: dict[tuple[str, str], tuple[AddressRange, ...]] = {}
@@ -247,7 +249,7 @@ class Resolver:
             return
         if used < len(words):
             self._left_over(line, parameter, words, used)
-        if parameter.instead and value not in parameter.honoured:
+        if parameter.instead and not parameter.depends and value not in parameter.honoured:
             self._cannot_honour(line, parameter, words[0], block)
         if parameter.many:
             assert isinstance(value, tuple | str)
@@ -453,7 +455,10 @@ class Resolver:
     # Pass 3: rules.
 
     def rules(self) -> tuple[Rule, ...]:
-        """Build the rules in search order: priority, then name as ASCII. Call it only when nothing was wrong."""
+        """Build the rules in search order: priority, then name as ASCII. Call it only when nothing was wrong.
+
+        What is wrong with actions together is found here, so look at the findings once more.
+        """
         rules = [self._rule(block) for block in self.blocks["TTLSRule"].values()]
         rules.sort(key=lambda rule: (-rule.priority, rule.name))
         return tuple(rules)
@@ -472,7 +477,7 @@ class Resolver:
         environment = self._action(block, "TTLSEnvironmentAction")
         connection = self._action(block, "TTLSConnectionAction")
         names = (_name_of(group), _name_of(environment), _name_of(connection))
-        enabled, trace, settings = self._ruling(names)
+        enabled, trace, settings = self._ruling(names, block)
         assert block.name is not None
         return Rule(
             name=block.name,
@@ -492,7 +497,9 @@ class Resolver:
             line=block.node.line,
         )
 
-    def _ruling(self, names: tuple[str | None, str | None, str | None]) -> tuple[bool, int, TlsSettings | None]:
+    def _ruling(
+        self, names: tuple[str | None, str | None, str | None], rule: Block
+    ) -> tuple[bool, int, TlsSettings | None]:
         # Many rules name the same actions: work their settings out once, and let them share the value.
         known = self._verdicts.get(names)
         if known is None:
@@ -503,9 +510,46 @@ class Resolver:
             enabled = effective.get("TTLSEnabled") == "On"
             trace = effective.get("Trace", 2)
             assert isinstance(trace, int)
-            known = (enabled, trace, settings_of(effective) if enabled else None)
+            fragment = effective.get("ClientMaxSSLFragment", "Off")
+            if enabled and fragment != "Off" and "ClientMaxSSLFragmentLength" not in effective:
+                self.findings.error(
+                    rule.node,
+                    "missing-companion",
+                    f"TTLSRule '{rule.name}': ClientMaxSSLFragment {fragment} needs a ClientMaxSSLFragmentLength",
+                    word=1,
+                )
+            settings = settings_of(effective) if enabled else None
+            if settings is not None:
+                self._report_limits(settings, names)
+            known = (enabled, trace, settings)
             self._verdicts[names] = known
         return known
+
+    def _report_limits(self, settings: TlsSettings, names: tuple[str | None, str | None, str | None]) -> None:
+        # Where the actions together ask for what this system cannot do: once for each line, at the line that says it.
+        coded: dict[str, Value] = {}
+        for kind, name in zip(ACTIONS, names, strict=True):
+            if name is not None:
+                coded.update(self.coded(kind, name))
+        for parameter, what, refused in limits(settings, coded):
+            line = next(filter(None, (self._line_of(parameter, *pair) for pair in _innermost_first(names))), None)
+            if line is None or (line, parameter) in self._limited:
+                continue  # from a file of environment variables, or said already
+            self._limited.add((line, parameter))
+            instead = language.PARAMETERS[parameter].instead
+            report = self.findings.error if refused else self.findings.warning
+            report(line, "not-supported", f"{line.keyword}: {what}; {instead}")
+
+    def _line_of(self, parameter: str, statement: str, name: str) -> Statement | None:
+        # The line of an action, or of a block in it, that says `parameter`.
+        waiting = [self.blocks[statement][name]]
+        while waiting:
+            block = waiting.pop()
+            for keyword, line in block.coded.items():
+                if _SAME_LIST.get(keyword, keyword) == parameter:
+                    return line
+            waiting += [nested for slot in block.nested for nested in self._members(block, slot)]
+        return None
 
     def coded(self, statement: str, name: str) -> dict[str, Value]:
         """Return what an action says, nested and referenced blocks flattened into it: names are unique there."""
@@ -767,6 +811,11 @@ def _pairs(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
 def _condition(pattern: object) -> str | None:
     # A lone `*` is what configuration tools write for "any": nothing is looked at, not even whether the owner is known.
     return None if pattern is None or not str(pattern).strip("*") else str(pattern)
+
+
+def _innermost_first(names: tuple[str | None, str | None, str | None]) -> list[tuple[str, str]]:
+    # The actions of a rule by statement and name, beginning with the one that counts most.
+    return [(kind, name) for kind, name in zip(ACTIONS, names, strict=True) if name is not None][::-1]
 
 
 def _name_of(action: Block | None) -> str | None:

@@ -187,11 +187,11 @@ def action_lines(action: Action, effective: dict[str, Value]) -> Iterator[str]:
     for label, value in (("Version:", "3"), ("Status:", "Active"), ("Scope:", _SCOPES[action.statement])):
         yield _at("    ", label, value, 32)
     inherited = _INHERITED.get(action.statement, ())
+    last: list[str] = []  # the user instance ends the report of an action
     for block in _BLOCKS[action.statement]:
         own = block == action.statement
         indent = "    " if own else "      " if block in _DEEPER else "     "
         lines: list[str] = []
-        last: list[str] = []
         shown = [
             parameter
             for parameter in language.STATEMENTS[block].parameters
@@ -199,13 +199,12 @@ def action_lines(action: Action, effective: dict[str, Value]) -> Iterator[str]:
         ]
         for parameter in sorted(shown, key=lambda parameter: _ALWAYS.get(parameter.name, len(_ALWAYS))):
             if parameter.name in effective:
-                # The user instance ends the report of an action.
                 to = last if parameter.name.endswith("UserInstance") else lines
                 to.extend(_parameter_lines(indent, parameter, effective[parameter.name]))
         if lines and not own:
             yield f"{indent[:-1]}{block}:"
         yield from lines
-        yield from last
+    yield from last
 
 
 def _always(statement: str, parameter: Parameter) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from attls.errors import Diagnostic
 
 _WORD = re.compile(r'"[^"]*"(?=\s|\#|$)|[^\s\#]+', re.VERBOSE)
+_REPORT = ("TCP/IP pasearch", "policyRule:")
 _MOST_ON_A_LINE = 20
 _WIDTH = 160  # of a source line in a message; longer ones are cut around the place that is meant
 _NEWLINE_EBCDIC = b"\x15"
@@ -144,6 +145,15 @@ def read_file(path: Path, name: str, findings: Findings) -> list[Statement] | No
             "ebcdic",
             f"{path} is in an EBCDIC code page",
             hint="convert it first: iconv -f IBM-1047 -t UTF-8",
+        )
+        return None
+    first = next((line.strip() for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")), "")
+    if first.startswith(_REPORT):
+        findings.of_file(
+            name,
+            "report",
+            f"{path} is a report of pasearch, not a policy",
+            hint="use the file that the Policy Agent read",
         )
         return None
     return read_text(Source(name, text), findings)

@@ -57,6 +57,8 @@ class ClearRelay(Relay):
         assert self.app is not None
         assert self.net is not None
         for sock, handler in ((self.net, self.on_net), (self.app, self.on_app)):
+            if self.over:
+                return  # the first one has ended it
             if sock.fileno() in self.reactor.handlers:
                 self.reactor.handlers[sock.fileno()] = handler
                 handler(self.dialed)

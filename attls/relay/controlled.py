@@ -38,7 +38,7 @@ from attls.relay.clear import ClearRelay, lend
 from attls.relay.connection import READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
 from attls.relay.secure import RECORD, SecureRelay
-from attls.tls import Engine, EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
+from attls.tls import EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
@@ -128,6 +128,7 @@ class Controlled:
             State.NEW,
             State.DIALING,
             State.HANDSHAKE,
+            State.JUDGING,
             State.OPEN,
         )
 
@@ -276,7 +277,7 @@ class ClearPhase(ClearRelay):
             self.inward.pipe = lend()
             self.inward.held = os.write(self.inward.pipe[1], leftover)
             assert self.inward.held == len(leftover)
-        self.dialed = READABLE | select.EPOLLOUT
+        self.dialed = select.EPOLLIN | select.EPOLLOUT
         self.relay()
 
     def relay(self) -> None:
@@ -449,7 +450,7 @@ class TlsPhase(SecureRelay):
         assert self.app is not None
         assert self.net is not None
         self.reactor.handlers[self.app.fileno()] = self._on_app_early
-        self.dialed = READABLE
+        self.dialed = select.EPOLLIN
 
     @property
     def destination(self) -> tuple[str, int]:
@@ -471,11 +472,11 @@ class TlsPhase(SecureRelay):
             return
         self.dialed = 0  # not yet: what came first is fed first
         super().shake_hands()
-        self.dialed = READABLE
+        self.dialed = select.EPOLLIN
         if not self.over and self._heard_from_peer(self.unfed):
             self._feed_handshake()
             if not self.over and self.life.state is State.HANDSHAKE:
-                self._on_handshake(READABLE)
+                self._on_handshake(select.EPOLLIN)
 
     def _on_handshake(self, mask: int) -> None:
         if mask & select.EPOLLOUT and self.net_unsent:
@@ -523,8 +524,8 @@ class TlsPhase(SecureRelay):
             engine.bio_write(record)
             self._step_handshake()
 
-    def _secured(self, engine: Engine) -> None:
-        super()._secured(engine)
+    def _accept(self) -> None:
+        super()._accept()
         if not self.over:
             self.control.started()
 
@@ -688,7 +689,9 @@ class TlsPhase(SecureRelay):
                 return
             record.bytes_out += count
             try:
-                engine.send(_received[:count])
+                taken = 0
+                while taken < count:  # a peer may have asked for short records
+                    taken += engine.send(_received[taken:count])
             except EngineError as error:
                 self._fail(error)
                 return

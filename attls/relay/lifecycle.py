@@ -7,43 +7,48 @@ are reset and the record is closed with the reason.
 
     outbound:  NEW → DIALING → HANDSHAKE → OPEN → APP_DONE or NET_DONE → CLOSED
     inbound:   NEW → HANDSHAKE → DIALING → OPEN …   (the program hears of nobody who has not proven himself)
+    HANDSHAKE is followed by JUDGING where the peer's certificates have to be asked about before anything else.
     in clear:  NEW → DIALING → OPEN …
     on demand: NEW → HANDSHAKE → OPEN …   (the program has asked for TLS on a connection that is open already)
 """
 
 from __future__ import annotations
 
+# The enumerations are integers because every step looks up a pair of them, and other members hash in Python code.
 import enum
 from collections.abc import Mapping
 
 
-class State(enum.Enum):
+class State(enum.IntEnum):
     """Where a connection is in its life."""
 
     NEW = enum.auto()
     DIALING = enum.auto()
     HANDSHAKE = enum.auto()
+    JUDGING = enum.auto()
     OPEN = enum.auto()
     APP_DONE = enum.auto()
     NET_DONE = enum.auto()
     CLOSED = enum.auto()
 
 
-class Event(enum.Enum):
+class Event(enum.IntEnum):
     """What happened."""
 
     STARTED = enum.auto()
     DIALED = enum.auto()
+    PROVEN = enum.auto()
     SECURED = enum.auto()
     APP_CLOSED = enum.auto()
     NET_CLOSED = enum.auto()
 
 
-class Command(enum.Enum):
+class Command(enum.IntEnum):
     """What the relay is to do now."""
 
     DIAL = enum.auto()
     SHAKE_HANDS = enum.auto()
+    JUDGE = enum.auto()
     RELAY = enum.auto()
     END_NET = enum.auto()
     END_APP = enum.auto()
@@ -65,12 +70,16 @@ OUTBOUND: Moves = {
     (State.NEW, Event.STARTED): (State.DIALING, Command.DIAL),
     (State.DIALING, Event.DIALED): (State.HANDSHAKE, Command.SHAKE_HANDS),
     (State.HANDSHAKE, Event.SECURED): (State.OPEN, Command.RELAY),
+    (State.HANDSHAKE, Event.PROVEN): (State.JUDGING, Command.JUDGE),
+    (State.JUDGING, Event.SECURED): (State.OPEN, Command.RELAY),
     **_CLOSING,
 }
 
 INBOUND: Moves = {
     (State.NEW, Event.STARTED): (State.HANDSHAKE, Command.SHAKE_HANDS),
     (State.HANDSHAKE, Event.SECURED): (State.DIALING, Command.DIAL),
+    (State.HANDSHAKE, Event.PROVEN): (State.JUDGING, Command.JUDGE),
+    (State.JUDGING, Event.SECURED): (State.DIALING, Command.DIAL),
     (State.DIALING, Event.DIALED): (State.OPEN, Command.RELAY),
     **_CLOSING,
 }
@@ -84,6 +93,8 @@ CLEAR: Moves = {
 CONTROLLED: Moves = {
     (State.NEW, Event.STARTED): (State.HANDSHAKE, Command.SHAKE_HANDS),
     (State.HANDSHAKE, Event.SECURED): (State.OPEN, Command.RELAY),
+    (State.HANDSHAKE, Event.PROVEN): (State.JUDGING, Command.JUDGE),
+    (State.JUDGING, Event.SECURED): (State.OPEN, Command.RELAY),
     **_CLOSING,
 }
 

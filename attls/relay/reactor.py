@@ -21,6 +21,7 @@ runs, and the reactor does not sleep while somebody is on it.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import time
@@ -37,16 +38,19 @@ from attls.relay.clear import ClearRelay
 from attls.relay.connection import Gate, Relay
 from attls.relay.controlled import Controlled
 from attls.relay.secure import SecureRelay
-from attls.tls import Environment
+from attls.tls import Environment, Inquiry
 
 log = logging.getLogger(__name__)
 
 EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
 _SMALL_BATCH = 32  # the same, where urgent requests want a look in between
-_TURN = 0.002  # seconds of work before other trio tasks get their turn
+_TURN = 0.02  # seconds of work before other trio tasks get their turn, if none of them asks for it earlier
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
+
+
+StartInquiry = Callable[[Inquiry, Callable[[Reason | None, str], None]], None]
 
 
 class Descriptor(Protocol):
@@ -68,7 +72,12 @@ class Reactor:
         self.controls: dict[int, Controlled] = {}
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.hungry: list[Callable[[], None]] = []
+        # Carries out inquiries about revocation; whoever runs us sets it where a policy may ask.
+        self.start_inquiry: StartInquiry | None = None
         self._epoll = select.epoll()
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.handlers[self._alarm] = _no_handler
+        self._epoll.register(self._alarm, select.EPOLLIN | select.EPOLLET)
         self._deadlines: dict[float, dict[Relay, float]] = {}
         self._has_deadlines = trio.Event()
         self._others_wait = False
@@ -175,6 +184,20 @@ class Reactor:
             del relay.deadlines[relay]
             relay.deadlines = None
 
+    def inquire(self, relay: Relay, inquiry: Inquiry, done: Callable[[Reason | None, str], None]) -> None:
+        """Have `inquiry` carried out elsewhere and call `done`, on this thread, with what has come of it."""
+        start = self.start_inquiry
+        if start is None:
+            done(errors.INTERNAL, "nobody here can ask about revocation")
+            return
+
+        def answered(reason: Reason | None, detail: str) -> None:
+            self.guard(relay, lambda: done(reason, detail))
+            if self.hungry:  # we may be asleep, and nobody else would wake us for them
+                os.eventfd_write(self._alarm, 1)
+
+        start(inquiry, answered)
+
     def abort_all(self, reason: Reason) -> None:
         """Reset every connection, giving `reason`."""
         for relay in list(self.connections.values()):
@@ -194,6 +217,7 @@ class Reactor:
         finally:
             self.abort_all(errors.STOPPED)
             self._epoll.close()
+            os.close(self._alarm)
 
     def _drain(self) -> None:
         """Handle what is ready, and what becomes ready meanwhile, until it is quiet or others must have their turn."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attls import errors
-from attls.errors import Reason
+from attls.errors import Reason, TlsError
 from attls.model import Direction
 from attls.observe import HANDSHAKE, SECURE, Record
 from attls.relay.connection import ENDED, READABLE, Relay, shut
@@ -43,6 +43,15 @@ _TURNS = 4  # full reads of one connection before others get their turn
 # Shared by all connections of the process: filled and emptied within one call, never kept.
 _received = memoryview(bytearray(_READ))
 _plain = memoryview(bytearray(_READ + 2 * RECORD))
+
+
+def _encrypt_rest(engine: Engine, start: int, end: int) -> bytes:
+    # A peer that asked for short records (max_fragment_length, RFC 6066) makes the engine take less than it was given.
+    records = []
+    while start < end:
+        start += engine.send(_received[start:end])
+        records.append(engine.bio_read(RECORD + _OVERHEAD))
+    return b"".join(records)
 
 
 class SecureRelay(Relay):
@@ -86,7 +95,9 @@ class SecureRelay(Relay):
         assert self.net is not None
         environment = self.environment
         remote = self.record.flow.remote
-        self.engine = environment.engine((str(remote.address), remote.port), self.reactor.clock())
+        self.engine = environment.engine(
+            (str(remote.address), remote.port), self.reactor.clock(), job=self.record.owner.job or ""
+        )
         self.record.status = HANDSHAKE
         self._arm_handshake(1 if environment.is_server else 5)
         if self.net.fileno() in self.reactor.handlers:
@@ -114,7 +125,7 @@ class SecureRelay(Relay):
         engine, net = self.engine, self.net
         assert engine is not None
         assert net is not None
-        while self.life.state is State.HANDSHAKE and not self.over:
+        while True:
             try:
                 count = net.recv_into(_received, _HELLO)
             except BlockingIOError:
@@ -131,20 +142,21 @@ class SecureRelay(Relay):
                     self.abort(errors.CLEARTEXT)
                     return
                 self._arm_handshake(1)
-            if not self.environment.is_server:
+            if not self.judged and not self.environment.is_server:
                 self._judge_resumption(bytes(_received[:count]))
             self._walk(count)
             # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
-            self.net_ready = count == _HELLO or bool(mask & ENDED)
+            more = self.net_ready = count == _HELLO or bool(mask & ENDED)
             engine.bio_write(_received[:count])
             self._step_handshake()
+            if not more or self.life.state is not State.HANDSHAKE or self.over:
+                return
 
     def _judge_resumption(self, flight: bytes) -> None:
         """Learn from the server's first flight whether it resumes a session."""
-        if not self.judged:
-            answer = resumes(flight)
-            self.judged = answer is not None
-            self.record.resumed = bool(answer)
+        answer = resumes(flight)
+        self.judged = answer is not None
+        self.record.resumed = bool(answer)
 
     def _step_handshake(self) -> None:
         engine = self.engine
@@ -160,7 +172,7 @@ class SecureRelay(Relay):
             failure = self.environment.explain(engine, error)
         flight = self._take_from_engine()
         if flight:
-            if self.environment.is_server:
+            if not self.judged and self.environment.is_server:
                 self._judge_resumption(flight)
             self.net_unsent += flight
             self._flush_net()
@@ -174,15 +186,43 @@ class SecureRelay(Relay):
         record.protocol = engine.get_protocol_version_name()
         record.cipher4, record.cipher = identify(engine.get_cipher_name() or "")
         record.key_share = engine.get_group_name()
-        record.status = SECURE
+        if self.environment.knows_users:
+            try:
+                record.cert_user = self.environment.user(engine)
+            except TlsError as error:  # a session from before the map was changed
+                self.abort(error.reason)
+                return
         self.reactor.disarm(self)
         assert self.net is not None
         self.reactor.handlers[self.net.fileno()] = self._on_net_early
+        if self.environment.asks_about_revocation:
+            self.happened(Event.PROVEN)
+        else:
+            self._accept()
+
+    def judge(self) -> None:
+        """Have the peer's certificates asked about; until then nothing is dialled and nothing passed on."""
+        engine = self.engine
+        assert engine is not None
+        self.reactor.inquire(self, self.environment.inquiry(engine), self._judged)
+
+    def _judged(self, reason: Reason | None, detail: str) -> None:
+        if self.over:
+            return
+        if reason is not None:
+            self.abort(reason, detail)
+        else:
+            self._accept()
+
+    def _accept(self) -> None:
+        """Go on: the peer is who it should be."""
+        self.record.status = SECURE
         self.happened(Event.SECURED)
 
     def _on_net_early(self, mask: int) -> None:
         """Note what the network does while the program is being dialled; its data waits in the kernel."""
-        self.net_ready = True
+        if mask & READABLE:
+            self.net_ready = True
         if mask & select.EPOLLOUT and self.net_unsent:
             self._flush_net()
         if mask & select.EPOLLERR:
@@ -191,16 +231,14 @@ class SecureRelay(Relay):
     def _take_from_engine(self) -> bytes:
         engine = self.engine
         assert engine is not None
-        parts = []
-        while True:
-            try:
-                part = engine.bio_read(2 * RECORD)
-            except WantReadError:
-                break
-            parts.append(part)
-            if len(part) < 2 * RECORD:
-                break
-        return b"".join(parts)
+        answer = b""
+        try:
+            answer = engine.bio_read(2 * RECORD)
+            while len(answer) % (2 * RECORD) == 0:
+                answer += engine.bio_read(2 * RECORD)
+        except WantReadError:
+            pass  # the engine has nothing more to say
+        return answer
 
     # Carrying bytes
 
@@ -360,8 +398,11 @@ class SecureRelay(Relay):
             self.record.bytes_out += count
             try:
                 if count <= RECORD:
-                    engine.send(_received[:count])
-                    if not self._send(engine.bio_read(RECORD + _OVERHEAD)):
+                    taken = engine.send(_received[:count])
+                    records = engine.bio_read(RECORD + _OVERHEAD)
+                    if taken < count:
+                        records += _encrypt_rest(engine, taken, count)
+                    if not self._send(records):
                         return
                 elif not self._encrypt_many(engine, count):
                     return
@@ -378,8 +419,11 @@ class SecureRelay(Relay):
         assert net is not None
         records = []
         for start in range(0, count, RECORD):
-            engine.send(_received[start : min(start + RECORD, count)])
+            end = min(start + RECORD, count)
+            taken = engine.send(_received[start:end])
             records.append(engine.bio_read(RECORD + _OVERHEAD))
+            if taken < end - start:
+                records.append(_encrypt_rest(engine, start + taken, end))
         try:
             sent = net.sendmsg(records)
         except BlockingIOError:

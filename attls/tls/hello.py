@@ -1,19 +1,137 @@
 """What can be read from TLS bytes without keys: record types, and whether a server's first flight resumes a session.
 
-The functions take bytes as they appear on the wire and never raise on garbage; the engine judges what is invalid.
+The functions take bytes as they appear on the wire. Only `client_hello` raises on garbage, because what it could not
+read must not be taken for harmless; all others leave the judgement to the engine.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 HANDSHAKE = 22
 APPLICATION_DATA = 23
 CHANGE_CIPHER_SPEC = 20
 ALERT = 21
 
+# Extensions (IANA TLS ExtensionType Values).
+SERVER_NAME = 0
+MAXIMUM_FRAGMENT = 1
+EXTENDED_MASTER_SECRET = 23
+RENEGOTIATION_INFO = 65281
+_GROUPS = 10
+_VERSIONS = 43
+
+_CLIENT_HELLO = 1
 _SERVER_HELLO = 2
 _NEW_SESSION_TICKET = 4
 _PRE_SHARED_KEY = 41
+_FALLBACK_TO_INDICATION = b"\x00\xff"  # the cipher that stands for an empty renegotiation_info (RFC 5746)
+_LARGEST_HELLO = 65536
 _HELLO_RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """What a client offers: the host name it asks for (lower case), its groups and versions, all extensions it sent.
+
+    `extensions` counts the signalling cipher of RFC 5746 as the extension that it stands for.
+    """
+
+    server_name: str | None
+    groups: tuple[int, ...]
+    versions: tuple[int, ...]
+    extensions: frozenset[int]
+
+
+def client_hello(flight: bytes) -> ClientHello | None:
+    """Read the ClientHello at the start of `flight`; None while it is incomplete.
+
+    Raises ValueError when these bytes can never become a ClientHello.
+    """
+    message = _first_message(flight)
+    if message is None:
+        return None
+    try:
+        return _client_hello(message)
+    except IndexError:
+        raise ValueError("the ClientHello is cut short") from None
+
+
+def server_extensions(flight: bytes) -> frozenset[int] | None:
+    """Return the extensions of the ServerHello at the start of `flight`; None while there is none to be read."""
+    try:
+        message = _first_message(flight)
+        if message is None or message[0] != _SERVER_HELLO:
+            return None
+        start = 4 + 35 + message[38] + 3
+        return frozenset(kind for kind, _ in _extensions(message, start))
+    except (ValueError, IndexError):
+        return None
+
+
+def _first_message(flight: bytes) -> bytes | None:
+    # The first handshake message with its header, put together from the records that carry it.
+    message = b""
+    position = 0
+    while position + 5 <= len(flight):
+        if flight[position] != HANDSHAKE:
+            if flight[position] == ALERT and not message and flight[position + 5 : position + 6] == b"\x01":
+                position += 7  # a warning in front of the message
+                continue
+            raise ValueError("a handshake message was expected")
+        end = position + 5 + int.from_bytes(flight[position + 3 : position + 5])
+        message += flight[position + 5 : end]
+        if len(message) >= 4:
+            length = 4 + int.from_bytes(message[1:4])
+            if length > _LARGEST_HELLO:
+                raise ValueError("the first handshake message is too long")
+            if len(message) >= length:
+                return message[:length]
+        position = end
+    return None
+
+
+def _client_hello(message: bytes) -> ClientHello:
+    if message[0] != _CLIENT_HELLO:
+        raise ValueError("the first message is no ClientHello")
+    legacy_version = int.from_bytes(message[4:6])
+    position = 4 + 34
+    position += 1 + message[position]
+    length = int.from_bytes(message[position : position + 2])
+    ciphers = message[position + 2 : position + 2 + length]
+    position += 2 + length
+    position += 1 + message[position]
+    extensions = dict(_extensions(message, position))
+    seen = set(extensions)
+    if any(ciphers[index : index + 2] == _FALLBACK_TO_INDICATION for index in range(0, len(ciphers), 2)):
+        seen.add(RENEGOTIATION_INFO)
+    name = None
+    names = extensions.get(SERVER_NAME, b"")
+    if len(names) > 5 and names[2] == 0:  # RFC 6066 section 3 knows one type of name, and one name of a type
+        name = names[5 : 5 + int.from_bytes(names[3:5])].decode("ascii").lower().rstrip(".")
+    versions = extensions.get(_VERSIONS)
+    return ClientHello(
+        name,
+        tuple(_numbers(extensions.get(_GROUPS, b"")[2:])),
+        tuple(_numbers(versions[1:])) if versions is not None else (legacy_version,),
+        frozenset(seen),
+    )
+
+
+def _extensions(message: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+    end = position + 2 + int.from_bytes(message[position : position + 2])
+    position += 2
+    if end > len(message) and position < end and position <= len(message):
+        raise ValueError("the extensions are longer than their message")
+    while position + 4 <= end:
+        length = int.from_bytes(message[position + 2 : position + 4])
+        yield int.from_bytes(message[position : position + 2]), message[position + 4 : position + 4 + length]
+        position += 4 + length
+
+
+def _numbers(content: bytes) -> Iterator[int]:
+    return (int.from_bytes(content[index : index + 2]) for index in range(0, len(content) - 1, 2))
 
 
 def looks_like_tls(first: int) -> bool:

@@ -11,6 +11,11 @@ from collections.abc import Sequence
 from attls import errors
 from attls.errors import Reason
 
+WEAK_KEY = Reason(405, "weak-key", "the key of a certificate of the peer is too small")
+OLD_CERTIFICATE = Reason(405, "old-certificate", "the X.509 version of the peer's certificate is too old")
+WRONG_USAGE = Reason(440, "certificate-usage", "the peer's certificate must not be used for this role")
+UNVERIFIED = Reason(8, "certificate", "the peer's certificate could not be verified")
+
 # X.509 verification errors (OpenSSL x509_vfy.h) → System SSL return codes.
 _VERIFY = {
     2: Reason(435, "unknown-ca", "the peer's certificate was issued by a CA that is not on the key ring"),
@@ -22,12 +27,11 @@ _VERIFY = {
     20: Reason(435, "unknown-ca", "the peer's certificate was issued by a CA that is not on the key ring"),
     21: Reason(435, "unknown-ca", "the peer's certificate chain is incomplete"),
     23: Reason(431, "revoked", "a certificate of the peer is revoked"),
-    26: Reason(440, "certificate-usage", "the peer's certificate must not be used for this role"),
-    66: Reason(405, "weak-key", "the key of a certificate of the peer is too small"),
+    26: WRONG_USAGE,
+    66: WEAK_KEY,
     67: Reason(435, "weak-key", "the key of a CA of the peer is too small"),
     68: Reason(413, "weak-signature", "a certificate of the peer is signed with a digest that is too weak"),
 }
-_UNVERIFIED = Reason(8, "certificate", "the peer's certificate could not be verified")
 
 _NO_CIPHERS = Reason(402, "no-cipher", "the two sides have no cipher suite in common")
 _NO_PROTOCOL = Reason(412, "no-protocol", "the two sides have no TLS version in common")
@@ -72,7 +76,7 @@ _REASONS = {
 
 def of_verification(error: int) -> Reason:
     """Return the reason for an X.509 verification error number."""
-    return _VERIFY.get(error, _UNVERIFIED)
+    return _VERIFY.get(error, UNVERIFIED)
 
 
 def of_openssl(failures: Sequence[Sequence[str]]) -> tuple[Reason, str]:

@@ -29,6 +29,7 @@ from attls.control.server import Desk
 from attls.daemon.service import Law, Service
 from attls.daemon.switchboard import Switchboard
 from attls.intercept import Owners
+from attls.keyring import UserMap
 from attls.model import UNKNOWN_OWNER, Direction, Endpoint, Flow, HandshakeRole, Owner, TlsSettings, Verdict
 from attls.observe import Ledger, Record
 from attls.relay import Reactor
@@ -45,6 +46,7 @@ class Gate:
     def __init__(self, direction: Direction) -> None:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.sock.setblocking(False)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as our listeners do; accepted ones inherit it
         self.direction = direction
         self.target: tuple[str, int] = ("127.0.0.1", 9)
 
@@ -153,11 +155,11 @@ class Exchange:
         self.service = Service(
             self.ledger, self.reactor, owners, listeners=list(self.gates.values()), ask_ring=self._no_ring
         )
-        generation = SimpleNamespace(number=1, policy=OneVerdict(self.verdict))
+        generation = SimpleNamespace(number=1, policy=OneVerdict(self.verdict), users=UserMap())
         law = Law(generation)  # type: ignore[arg-type]
         if self.settings is not None:
             names = ("server.test",) if self.settings.role is not HandshakeRole.CLIENT else ()
-            law.environments[self.settings] = Environment(self.settings, ring(*names))
+            law.of_rule["rule"] = law.environments[self.settings] = Environment(self.settings, ring(*names))
         self.service.law = law
         self.switchboard = Switchboard(self.service, owners)
         self.ledger.on_change = self._changed

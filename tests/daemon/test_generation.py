@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from attls.daemon.generation import Generation, GenerationError, load
-from attls.errors import PolicyError
+from attls.cli import main
+from attls.daemon.generation import Generation, GenerationError, load, renew
+from attls.errors import KeyringError, PolicyError
 from attls.model import Defaults
 from tests.scenes.daemons import rule
 
@@ -60,7 +64,7 @@ def test_a_policy_path_that_cannot_be_read_is_a_sentence(
     with pytest.raises(PolicyError):
         load(tmp_path / "missing.policy", rings, defaults=Defaults.MODERN, number=1)
 
-    def forbidden(*_: object) -> None:
+    def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("attls.policy.load", forbidden)
@@ -76,3 +80,78 @@ def test_actions_keep_their_numbers_across_refreshes(tmp_path: Path, rings: Path
     assert first.group_identifiers == {"a-grp": 1, "b-grp": 2}
     assert third.group_identifiers == {"a-grp": 1, "b-grp": 2, "c-grp": 3}
     assert third.groups == ("a-grp", "c-grp")
+
+
+def test_only_keys_that_are_presented_travel(tmp_path: Path, rings: Path) -> None:
+    """A rule that names one certificate gets its key and no other; a client that presents none gets no key at all."""
+    store = tmp_path / "keyrings"
+    shutil.copytree(rings, store)
+    for command in (
+        "cert issue --owner SRV --label spare --cn spare --sign-with CA",
+        "keyring connect SRV/RING --owner SRV --label spare",
+    ):
+        assert CliRunner().invoke(main, [*command.split(), "--keyrings", str(store)]).exit_code == 0
+
+    def keys(policy: str) -> set[str]:
+        (ring,) = loaded(tmp_path, store, policy).rings.values()
+        return {entry.label for entry in ring.entries if entry.private_key is not None}
+
+    assert keys(rule("default")) == {"server"}
+    assert keys(rule("named", extra="CertificateLabel spare")) == {"spare"}
+    assert keys(rule("a") + rule("b", port=7001, extra="CertificateLabel spare")) == {"server", "spare"}
+    assert keys(rule("silent", direction="Outbound", ring="SRV/RING", extra='CertificateLabel ""')) == set()
+
+
+def test_rings_are_renewed_under_the_policy_in_force(tmp_path: Path, rings: Path) -> None:
+    """What the policy's file says meanwhile does not matter."""
+    first = loaded(tmp_path, rings, rule("a"))
+    (tmp_path / "attls.policy").write_text("TTLSRule half {")
+    second = renew(first, rings, number=2)
+    assert (first.policy, first.rings, 2) == (second.policy, second.rings, second.number)
+
+
+def test_strict_grants_are_asked_for_at_load(tmp_path: Path, rings: Path) -> None:
+    """Rings named with an owner are read by who runs the daemon: 202 without a grant; the key costs more than READ."""
+    store = tmp_path / "keyrings"
+    shutil.copytree(rings, store)
+
+    def attls(command: str) -> None:
+        done = CliRunner().invoke(main, [*command.split(), "--keyrings", str(store)])
+        assert done.exit_code == 0, done.output
+
+    attls("keyring settings --strict")
+    with pytest.raises(GenerationError, match=r"rule a: .* may not read ring SRV/RING; .*\(code 202\)"):
+        loaded(tmp_path, store, rule("a"))
+    user = getpass.getuser()
+    attls(f"keyring grant SRV/RING --user {user}")
+    (ring,) = loaded(tmp_path, store, rule("a")).rings.values()
+    with pytest.raises(KeyringError, match="needs UPDATE access") as caught:
+        ring.identity()
+    assert 428 == caught.value.code
+    attls(f"keyring grant SRV/RING --user {user} --access update")
+    (ring,) = loaded(tmp_path, store, rule("a")).rings.values()
+    assert "server" == ring.identity().label
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_links_in_a_circle_are_a_diagnostic(tmp_path: Path, rings: Path, agent: bool) -> None:
+    """Whether the policy itself is one or a file that names it, the reader says that it cannot be read."""
+    loop = tmp_path / "loop.policy"
+    loop.symlink_to(loop)
+    path = loop
+    if agent:
+        path = tmp_path / "pagent.conf"
+        path.write_text(f"TTLSConfig {loop}\n")
+    with pytest.raises(PolicyError) as caught:
+        load(path, rings, defaults=Defaults.MODERN, number=1)
+    assert [str(loop) in finding.message for finding in caught.value.diagnostics] == [True]
+
+
+def test_a_data_set_is_read_from_the_file_that_stands_for_it(tmp_path: Path, rings: Path) -> None:
+    """The mapping reaches the reader."""
+    (tmp_path / "member").write_text(rule("a"))
+    path = tmp_path / "pagent.conf"
+    path.write_text("TTLSConfig //'HLQ.POLICY(TTLS)'\n")
+    datasets = {"HLQ.POLICY(TTLS)": tmp_path / "member"}
+    generation = load(path, rings, defaults=Defaults.MODERN, number=1, datasets=datasets)
+    assert [each.name for each in generation.policy.rules] == ["a"]

@@ -41,7 +41,15 @@ class FakeReactor:
         self.watched: dict[int, Callable[[int], None]] = {}
         self.aborted: Reason | None = None
 
-    def carry(self, accepted: socket.socket, record: Record, *, dial: Any, environment: Environment | None) -> None:
+    def carry(
+        self,
+        accepted: socket.socket,
+        record: Record,
+        *,
+        dial: Any,
+        environment: Environment | None,
+        controlled: bool = False,
+    ) -> None:
         self.carried.append((record, environment))
         accepted.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -306,3 +307,16 @@ def test_threads_may_each_have_their_own(owners: Owners) -> None:
         for thread in threads:
             thread.join()
         assert [] == wrong
+
+
+def test_no_descriptor_left_is_not_a_process_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc cannot be read for want of descriptors the look-up fails, so that the connection is refused."""
+    owners = Owners()
+
+    def exhausted(_folder: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "listdir", exhausted)
+    with pytest.raises(OSError, match="Too many"):
+        owners.complete(Owner(uid=os.getuid(), user="root", inode=4711))
+    owners.close()

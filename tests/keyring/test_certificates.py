@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attls.errors import KeyringError
@@ -166,6 +166,7 @@ ROOT = make("Root", authority=True)
 
 
 @given(st.integers(0, 2000), st.integers(0, 7))
+@example(12, 0)  # a certificate of version 4
 def test_a_damaged_certificate_is_read_or_refused(position: int, bit: int) -> None:
     """A flipped bit anywhere never escapes as another kind of error, not even when it is displayed."""
     data = bytearray(certificates.der(ROOT.certificate))

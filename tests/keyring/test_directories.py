@@ -1,13 +1,12 @@
 """Directories of ACME clients and Kubernetes as rings."""
 
-import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from attls.errors import KeyringError
-from attls.keyring import certificates, opening, operations
+from attls.keyring import Usage, certificates, opening
 from attls.keyring.store import StoredCertificate
 
 from .workshop import Workshop
@@ -33,11 +32,12 @@ def fill(shop: Workshop, directory: Path, layout: tuple[str, str, str] = LAYOUTS
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_known_layouts_are_rings(shop: Workshop, tmp_path: Path, layout: tuple[str, str, str]) -> None:
-    """Identity by default, authority as anchor."""
+    """Identity by default, ca files as anchors; what ACME clients call chain.pem says nothing of trust."""
     fill(shop, tmp_path / "live", layout)
     ring, expected = shop.store.ring(str(tmp_path / "live")), shop.store.ring("demo/SERVER")
     assert expected.identity().certificate == ring.identity().certificate
-    assert expected.trust_anchors() == ring.trust_anchors()
+    anchors = () if layout[2] == "chain.pem" else expected.trust_anchors()
+    assert anchors == ring.trust_anchors()
 
 
 def generation(shop: Workshop, mount: Path, name: str, label: str) -> None:
@@ -127,7 +127,7 @@ def test_a_key_without_certificate_or_unknown_names_are_refused(shop: Workshop, 
     for name in ("tls.crt", "ca.crt"):
         (tmp_path / "t" / name).unlink()
     for path in (tmp_path / "t", tmp_path):
-        with pytest.raises(KeyringError, match=r"tls\.crt, tls\.key, ca\.crt"):
+        with pytest.raises(KeyringError, match=r"tls\.crt, tls\.key, ca\.crt; fullchain\.pem, privkey\.pem; cert"):
             shop.store.ring(str(path))
 
 
@@ -136,8 +136,16 @@ def test_a_chain_in_the_certificate_file_is_sent(shop: Workshop, tmp_path: Path)
     middle: StoredCertificate = shop.authority("Middle", sign_with="Root")
     leaf = shop.leaf("deep", sign_with="Middle")
     fill(shop, tmp_path / "live", LAYOUTS[1], label="deep")
-    content = operations.export(shop.store, leaf, form="pem", with_key=False, with_chain=True, password=None)
-    (tmp_path / "live/fullchain.pem").write_bytes(content)
-    identity = shop.store.ring(f"{tmp_path}/live/").identity()
-    assert (certificates.der(middle.certificate),) == identity.chain
-    assert os.access(tmp_path, os.R_OK)
+    (tmp_path / "live/fullchain.pem").write_bytes(
+        certificates.pem(leaf.certificate) + certificates.pem(middle.certificate)
+    )
+    ring = shop.store.ring(f"{tmp_path}/live/")
+    assert (certificates.der(middle.certificate),) == ring.identity().chain
+    assert ring.trust_anchors() == ()
+
+
+def test_a_self_signed_peer_can_be_trusted_by_name(shop: Workshop, tmp_path: Path) -> None:
+    """A ca.crt that holds no authority is a partner that is trusted as it is."""
+    fill(shop, tmp_path / "t")
+    (tmp_path / "t/ca.crt").write_bytes(certificates.pem(shop.leaf("peer").certificate))
+    assert Usage.SITE in [entry.usage for entry in shop.store.ring(str(tmp_path / "t")).entries]

@@ -1,5 +1,8 @@
 """Strict mode: reading a ring takes a grant."""
 
+import os
+import pwd
+
 import pytest
 
 from attls.errors import KeyringError
@@ -32,12 +35,26 @@ def test_without_the_setting_grants_do_not_matter(shop: Workshop) -> None:
     assert shop.store.ring("demo/SERVER").identity()
 
 
-@pytest.mark.parametrize("user", ["mallory", None, ""])
+@pytest.mark.parametrize("user", ["mallory", ""])
 def test_a_ring_without_grant_is_return_code_202(strict: Workshop, user: str | None) -> None:
     """Also when nobody knows who wants to read it."""
     with pytest.raises(KeyringError) as caught:
         strict.store.ring("demo/SERVER", user)
     assert caught.value.code == 202
+
+
+def test_without_a_connection_the_one_who_runs_the_process_needs_the_grant(strict: Workshop) -> None:
+    """A daemon that reads rings when it loads its policy; each user is asked about when a connection comes."""
+    with pytest.raises(KeyringError, match="may not read ring") as caught:
+        strict.store.ring("demo/SERVER")
+    assert caught.value.code == 202
+    strict.store.set_grant("demo/SERVER", pwd.getpwuid(os.geteuid()).pw_name, Access.UPDATE)
+    assert strict.store.ring("demo/SERVER").identity().label == "server"
+    strict.store.check_access("demo/SERVER", "Demo")
+    with pytest.raises(KeyringError, match="bob may not read"):
+        strict.store.check_access("demo/SERVER", "bob")
+    strict.store.set_settings(Settings())
+    strict.store.check_access("demo/SERVER", "bob")
 
 
 def test_the_owner_reads_his_ring_and_his_keys(strict: Workshop) -> None:

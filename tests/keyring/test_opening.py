@@ -155,6 +155,23 @@ def test_certificates_of_others_in_a_bundle_are_no_anchors(shop: Workshop, tmp_p
         ring.identity()
 
 
+def test_the_chain_of_ones_own_certificate_lets_nobody_in(shop: Workshop, tmp_path: Path) -> None:
+    """An intermediate of a public authority is sent along, but is no anchor; roots and other authorities are."""
+    middle = shop.authority("Middle", sign_with="Root")
+    other = shop.authority("Other", sign_with="Root")
+    leaf = shop.leaf("deep", sign_with="Middle")
+    root = shop.store.certificate("CERTAUTH", "Root")
+    path = tmp_path / "bundle.pem"
+    path.write_bytes(
+        certificates.private_key_pem(shop.store.private_key(leaf))
+        + b"".join(certificates.pem(one.certificate) for one in (leaf, middle, root, other))
+    )
+    path.chmod(0o600)
+    ring = shop.store.ring(str(path))
+    assert ring.identity().chain == (certificates.der(middle.certificate),)
+    assert ring.trust_anchors() == (certificates.der(root.certificate), certificates.der(other.certificate))
+
+
 def test_a_key_database_of_gskkyman_is_told_what_to_do(shop: Workshop, tmp_path: Path) -> None:
     """It cannot be read, and the sentence names the way out."""
     path = tmp_path / "x.kdb"

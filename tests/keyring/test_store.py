@@ -3,6 +3,7 @@
 import multiprocessing
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,30 @@ def test_a_ring_with_an_impossible_line_is_refused(shop: Workshop, entry: str) -
     path.write_text("\n".join(lines))
     with pytest.raises(KeyringError, match="damaged"):
         shop.store.ring("demo/SERVER")
+
+
+@pytest.mark.parametrize("value", ["1", '"x"', '["x"]', "[1]", "{a = 1}", "[[]]", "true", "[{}]"])
+@pytest.mark.parametrize("kind", ["entry", "grant", "criterion", "revoked", "subject"])
+def test_files_of_any_shape_are_read_or_refused(shop: Workshop, kind: str, value: str) -> None:
+    """What a hand or a disk left behind is a sentence with the file's name, never a traceback."""
+    store = shop.store
+    text = {
+        "entry": 'owner = "demo"\nname = "SERVER"\n',
+        "subject": 'label = "l"\nuser = "u"\ntrust = "TRUST"\n',
+    }.get(kind, "")
+    looks: dict[str, tuple[str, Callable[[], object]]] = {
+        "entry": ("rings/DEMO/SERVER.toml", lambda: store.ring("demo/SERVER")),
+        "grant": ("grants.toml", store.grants),
+        "criterion": ("criteria.toml", store.criteria),
+        "revoked": ("revoked/CERTAUTH/Root.toml", lambda: store.revocations("CERTAUTH", "Root")),
+        "subject": ("maps/U/l.toml", store.filters),
+    }
+    name, look = looks[kind]
+    path = shop.directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}{kind} = {value}\n")
+    with pytest.raises(KeyringError, match=path.name):
+        look()
 
 
 def test_a_writer_that_died_half_way_leaves_a_usable_store(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

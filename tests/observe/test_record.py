@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -206,3 +210,37 @@ def test_what_is_opened_is_closed_or_live(endings: list[tuple[errors.Reason, str
     assert {live.connid: live} == ledger.records
     assert 0 == ledger.handshakes
     assert ledger.counts == Counts.from_json(ledger.counts.as_json())
+
+
+def test_a_reader_that_never_reads_holds_up_nobody() -> None:
+    """Thousands of entries to a full pipe return at once; what is read plus what was left out is all of them."""
+    reader, writer = os.pipe()
+    read: list[str] = []
+    with os.fdopen(reader) as source:
+        with os.fdopen(writer, "w") as stream:
+            handler = messages.BackgroundHandler(stream, most=100)
+            entry = logging.LogRecord("attls", logging.INFO, "", 0, "x" * 1000, None, None)
+            started = time.monotonic()
+            for _ in range(5000):
+                handler.emit(entry)
+            assert time.monotonic() - started < 2
+            collector = threading.Thread(target=lambda: read.extend(source))
+            collector.start()
+            while not handler._waiting.empty():
+                time.sleep(0.001)
+            handler.emit(entry)
+            handler.close()
+        collector.join()
+    left_out = sum(int(line.split()[0]) for line in read if "left out" in line)
+    assert left_out > 1000
+    assert 5001 == left_out + read.count("x" * 1000 + "\n")
+
+
+def test_entries_are_written_before_the_end() -> None:
+    """Closing the handler waits for what is queued."""
+    stream = io.StringIO()
+    handler = messages.BackgroundHandler(stream)
+    for number in range(100):
+        handler.emit(logging.LogRecord("attls", logging.INFO, "", 0, str(number), None, None))
+    handler.close()
+    assert "".join(f"{number}\n" for number in range(100)) == stream.getvalue()

@@ -83,9 +83,23 @@ def test_the_last_ttlsconfig_and_the_first_stack_count(tmp_path: Path) -> None:
     assert ["second-stack", "coded-twice"] == [finding.code for finding in loaded.diagnostics]
 
 
+def test_a_main_file_with_an_image_file_of_its_own_has_no_say(tmp_path: Path) -> None:
+    """Where TcpImage names another file, a TTLSConfig in the main file does not count, and that is said."""
+    write(
+        tmp_path,
+        p_conf="TcpImage A a.conf\nTTLSConfig two.policy\n",
+        a_conf="TTLSConfig one.policy\n",
+        one_policy=OFF + rule("one"),
+        two_policy=OFF + rule("two"),
+    )
+    loaded = policy.load(tmp_path / "p.conf")
+    assert ["one"] == [item.name for item in loaded.rules]
+    assert ["wrong-file"] == [finding.code for finding in loaded.diagnostics]
+
+
 def test_files_that_name_each_other_are_read_once(tmp_path: Path) -> None:
     """A circle of files ends."""
-    write(tmp_path, a_conf="TcpImage A b.conf\nTTLSConfig a.conf\n" + OFF + rule("r"), b_conf="TTLSConfig a.conf\n")
+    write(tmp_path, a_conf="TcpImage A b.conf\n" + OFF + rule("r"), b_conf="TTLSConfig a.conf\n")
     assert ["r"] == names(tmp_path / "a.conf")
 
 
@@ -97,11 +111,17 @@ def test_a_policy_file_that_names_policy_is_an_error(tmp_path: Path) -> None:
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     """The error stands at the path in the file that names it."""
-    write(tmp_path, p_conf="TcpImage A nowhere.conf\nCommonTTLSConfig\nLogLevel high\nTTLSConfig /no/such.policy\n")
+    write(
+        tmp_path,
+        p_conf="TcpImage A nowhere.conf\nCommonTTLSConfig\nLogLevel high\n",
+        q_conf="TcpImage A\nTTLSConfig /no/such.policy\n",
+    )
     found = refused(tmp_path / "p.conf")
-    assert [(1, 12), (2, 1), (3, 10), (4, 12)] == [(item.line, item.column) for item in found]
+    assert [(1, 12), (2, 1), (3, 10)] == [(item.line, item.column) for item in found]
     assert "nowhere.conf" in found[0].message
-    assert "/no/such.policy" in found[3].message
+    (missing,) = refused(tmp_path / "q.conf")
+    assert (2, 12) == (missing.line, missing.column)
+    assert "/no/such.policy" in missing.message
 
 
 def test_a_data_set_can_be_mapped(tmp_path: Path) -> None:

@@ -201,6 +201,19 @@ def test_an_envfile_speaks_where_the_policy_is_silent(tmp_path: Path) -> None:
     assert 2 == len(loaded.diagnostics)
 
 
+def test_a_fragment_length_is_needed_where_fragments_are(tmp_path: Path) -> None:
+    """ClientMaxSSLFragment without a length at any level is an error; the length may come from another level."""
+    more = "Server\n  TTLSEnvironmentAdvancedParms\n  {\n    ClientMaxSSLFragment Optional\n  }\n"
+    with pytest.raises(PolicyError) as caught:
+        policy.load(text_policy(tmp_path, SILENT.replace("Server\n", more)))
+    errors = [finding.code for finding in caught.value.diagnostics if finding.severity == "error"]
+    assert ["missing-companion"] == errors
+    longer = more.replace("Optional\n", "Optional\n    ClientMaxSSLFragmentLength 1024\n")
+    settings = policy.load(text_policy(tmp_path, SILENT.replace("Server\n", longer))).rules[0].verdict.settings
+    assert settings is not None
+    assert 1024 == settings.client_maximum_fragment
+
+
 def test_an_envfile_that_is_missing_is_a_warning(tmp_path: Path) -> None:
     """Nothing is taken from a file that is not there, and the warning says which."""
     text = SILENT.replace("TTLSEnabled On", "TTLSEnabled On\n  TTLSGroupAdvancedParms\n  {\n    Envfile no.env\n  }")

@@ -143,3 +143,23 @@ def test_an_unknown_owner_matches_no_job_and_no_user_condition() -> None:
 def test_ranges_are_written_as_short_as_they_go(item: AddressRange, expected: str) -> None:
     """One address, a prefix where it is one, first-last otherwise."""
     assert expected == address_text(item)
+
+
+def test_a_rule_with_a_long_list_of_addresses_is_found() -> None:
+    """A group of thousands of addresses, shared by many rules, is looked through quickly and correctly."""
+    addresses = tuple(AddressRange(4, number * 4, number * 4 + 1) for number in range(5000))
+    rules = [
+        Rule(
+            f"r{port}",
+            1,
+            Conditions(
+                frozenset({Direction.INBOUND}), remote_addresses=addresses, local_ports=(PortRange(port, port),)
+            ),
+            Verdict(f"r{port}"),
+        )
+        for port in range(1, 301)
+    ]
+    matcher = Matcher(rules)
+    for number, port, expected in ((4000, 7, 6), (4001, 7, 6), (4002, 7, None), (4000, 301, None), (19999, 1, None)):
+        question = Question(Direction.INBOUND, None, port, ip_address(number), None)
+        assert expected == matcher.find(question, UNKNOWN_OWNER, NOON)

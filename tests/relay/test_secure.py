@@ -492,7 +492,7 @@ async def test_a_returning_client_resumes_its_session(version: ssl.TLSVersion) -
 
 
 def _pinned(engine: Any) -> Any:
-    return lambda _destination, now: engine(("192.0.2.1", 443), now)
+    return lambda _destination, now, **more: engine(("192.0.2.1", 443), now, **more)
 
 
 def _pinned_remember(remember: Any) -> Any:
@@ -550,3 +550,23 @@ async def test_an_error_of_ours_ends_one_connection_only(
 def test_versions_are_what_the_settings_say() -> None:
     """The helper's default is both versions, so that the parametrised tests above choose at the peer."""
     assert BOTH == settings().protocols
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+async def test_a_peer_that_asks_for_short_records_gets_everything(size: int) -> None:
+    """max_fragment_length makes the engine take 512 bytes at a time; nothing of what the program wrote is lost."""
+    answer = random.Random(3).randbytes(size)
+
+    def serve(sock: socket.socket) -> None:
+        sock.sendall(answer)
+        sock.shutdown(socket.SHUT_WR)
+        receive_all(sock)
+
+    with Program(serve) as program:
+        async with street(program.listener, environment=inbound()) as road:
+            host, port = road.address
+            command = ["openssl", "s_client", "-connect", f"{host}:{port}", "-maxfraglen", "512", "-quiet"]
+            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+            (record,) = await road.ended()
+    assert answer == done.stdout
+    assert size == record.bytes_out

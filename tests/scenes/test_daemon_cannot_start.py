@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.scenes.conftest import Stage
-from tests.scenes.daemons import rule
+from tests.scenes.daemons import client_context, echo, program, rule
 
 pytestmark = pytest.mark.scene
 
@@ -33,6 +36,33 @@ def test_a_second_daemon_on_the_same_directory(stage: Stage) -> None:
     code, said = stage.daemon.fails(rule("web"))
     assert code == 3
     assert f"another attls daemon (process {stage.daemon.pid}) holds" in one_sentence(said)
+    assert stage.daemon.ask("stop").returncode == 0
+
+
+def test_a_second_daemon_in_the_same_network(stage: Stage, tmp_path: Path) -> None:
+    """Another run directory is not another network: the first daemon's steering is not taken from it."""
+    stage.daemon.start(rule("web"))
+    for _ in range(3):
+        code, said = stage.daemon.fails(rule("web"), "--run-dir", str(tmp_path / "other"))
+        assert code == 3
+        assert f"another attls daemon (process {stage.daemon.pid}) steers this network already" in one_sentence(said)
+    with program(stage.host), client_context(stage.rings).wrap_socket(stage.peer.connect("10.1.0.1", 7000)) as sock:
+        assert echo(sock) == b"hello"
+    assert stage.daemon.ask("stop").returncode == 0
+
+
+def test_a_squatter_keeps_nobody_from_starting(stage: Stage) -> None:
+    """A program of an ordinary user that sits on the name daemons find each other by is ignored, with a warning."""
+    squat = (
+        "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0attls-steering'); s.listen(0)\n"
+        "print(flush=True); time.sleep(60)"
+    )
+    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", squat]
+    squatter = stage.host.popen(command, stdout=subprocess.PIPE)
+    assert squatter.stdout is not None
+    squatter.stdout.readline()
+    stage.daemon.start(rule("web"))
+    assert "user id 65534 sits on the name attls-steering" in stage.daemon.log
     assert stage.daemon.ask("stop").returncode == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import ssl
 
 import pytest
 
@@ -79,3 +80,28 @@ def test_a_rule_that_comes_by_refresh_protects_at_once(stage: Stage) -> None:
         assert daemon.ask("refresh").returncode == 0
         with stage.peer.connect("10.1.0.1", 7002) as plain:
             assert echo(plain) == b"hello"
+
+
+def test_sessions_outlive_a_refresh_that_leaves_their_action_as_it_is(stage: Stage) -> None:
+    """A client resumes after an unrelated change; not after its action has changed or its user instance has risen."""
+    instance = rule("web").replace("HandshakeRole Server\n", "HandshakeRole Server\n  EnvironmentUserInstance 2\n")
+    daemon = stage.daemon.start(rule("web"))
+    context = client_context(stage.rings)
+
+    def connect(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        raw = stage.peer.connect("10.1.0.1", 7000)
+        with context.wrap_socket(raw, session=session) as sock:
+            assert echo(sock) == b"hello"
+            return sock.session, sock.session_reused
+
+    with program(stage.host):
+        session, resumed = connect(None)
+        assert not resumed
+        found = []
+        for policy in (rule("web"), rule("web") + rule("more", port=7100), instance, rule("web", extra="TLSv1.2 Off")):
+            daemon.policy.write_text(policy)
+            assert daemon.ask("refresh").returncode == 0
+            session, resumed = connect(session)
+            found.append(resumed)
+        assert found == [True, True, False, False]
+        assert connect(session)[1]

@@ -66,17 +66,13 @@ def conversation(stage: Stage, version: int) -> Iterator[tuple[Chatter, Sniffer]
     """Run a TLS server on the peer, the daemon and the chatting client on the host, the sniffer on the wire."""
     address = stage.peer.addresses[version]
     listen = "0.0.0.0" if version == 4 else "::"
-    sniffer = Sniffer(stage.peer, "veth1b")
-    with program(stage.peer, listen, PORT, tls=server_context(stage.rings)):
-        stage.daemon.start(rule("out", direction="Outbound"))
-        chatter = Chatter(stage.host, address)
-        try:
-            wait_until(lambda: chatter.served > 20, 20)
-            yield chatter, sniffer
-        finally:
-            chatter.close()
-            seen = sniffer.seen()
-            sniffer.close()
+    with contextlib.closing(Sniffer(stage.peer, "veth1b")) as sniffer:
+        with program(stage.peer, listen, PORT, tls=server_context(stage.rings)):
+            stage.daemon.start(rule("out", direction="Outbound"))
+            with contextlib.closing(Chatter(stage.host, address)) as chatter:
+                wait_until(lambda: chatter.served > 20, 20)
+                yield chatter, sniffer
+        seen = sniffer.seen()
     assert b"\x16\x03" in seen  # the sniffer was at the right place
     assert MARKER not in seen
 
@@ -160,14 +156,10 @@ def test_when_the_ring_breaks(stage: Stage) -> None:
 
 
 def test_when_the_peer_is_not_to_be_trusted(stage: Stage) -> None:
-    """A server without TLS, one that is not listening, and a rule whose protocol the server lacks."""
-    sniffer = Sniffer(stage.peer, "veth1b")
+    """A server that speaks plain text gets a ClientHello and nothing else."""
     stage.daemon.start(rule("out", direction="Outbound"))
-    with program(stage.peer):  # plain
-        chatter = Chatter(stage.host, stage.peer.addresses[4])
-        wait_until(lambda: chatter.refused > 10, 20)
-    wait_until(lambda: chatter.refused > 20, 20)
-    chatter.close()
-    assert MARKER not in sniffer.seen()
-    assert chatter.served == 0
-    sniffer.close()
+    with contextlib.closing(Sniffer(stage.peer, "veth1b")) as sniffer:
+        with program(stage.peer), contextlib.closing(Chatter(stage.host, stage.peer.addresses[4])) as chatter:
+            wait_until(lambda: chatter.refused > 10, 20)
+        assert MARKER not in sniffer.seen()
+        assert chatter.served == 0

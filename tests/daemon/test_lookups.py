@@ -1,0 +1,157 @@
+"""HTTP requests about revocation: real answers, none, slow ones, huge ones, garbage."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Generator
+
+import pytest
+import trio
+
+from attls import errors
+from attls.daemon.lookups import Lookups
+from attls.errors import Reason
+from attls.keyring.revocation import Answer, Standing
+from attls.tls import Question, RefusedError, Reply
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+class Server:
+    """Answers every request with `answer`, at once or never; keeps the requests."""
+
+    def __init__(self, answer: bytes | None, *, stays: bool = False) -> None:
+        self.answer = answer
+        self.stays = stays
+        self.requests: list[bytes] = []
+        self.url = ""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request or request.endswith(b"POSTED") is (b"POST" not in request):
+            part = await stream.receive_some(65536)
+            if not part:
+                break
+            request += part
+            if b"\r\n\r\n" in request and request.startswith(b"GET"):
+                break
+        self.requests.append(request)
+        if self.answer is None or self.stays:
+            await stream.send_all(self.answer or b"")
+            await trio.sleep_forever()
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(self.answer or b"")
+        await stream.aclose()
+
+
+@contextlib.asynccontextmanager
+async def serving(server: Server) -> AsyncIterator[Server]:
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(functools.partial(trio.serve_tcp, server.serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        server.url = f"http://127.0.0.1:{port}/list"
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+async def ask(server: Server, *, seconds: int = 10, largest: int = 1000, body: bytes | None = None) -> Reply:
+    async with serving(server):
+        with trio.fail_after(15):
+            return await Lookups(mark=None).fetch(Question(server.url, seconds, largest, body))
+    raise AssertionError
+
+
+async def test_a_list_is_fetched() -> None:
+    """A plain GET, and what it brings."""
+    server = Server(OK)
+    assert b"hello" == await ask(server)
+    assert server.requests[0].startswith(b"GET /list HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+async def test_a_responder_is_asked() -> None:
+    """A POST with the media type of OCSP requests; the end of the stream may end the answer."""
+    server = Server(b"HTTP/1.0 200 OK\r\n\r\nhello")
+    assert b"hello" == await ask(server, body=b"POSTED")
+    assert b"application/ocsp-request" in server.requests[0]
+    assert server.requests[0].endswith(b"\r\n\r\nPOSTED")
+
+
+@pytest.mark.parametrize(
+    ("answer", "standing", "words"),
+    [
+        (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", Standing.ABSENT, "status 404"),
+        (b"HTTP/1.1 302 Go\r\nLocation: http://else/\r\n\r\n", Standing.UNKNOWN, "status 302"),
+        (b"HTTP/1.1 500 Oh\r\n\r\n", Standing.UNKNOWN, "status 500"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000, Standing.UNKNOWN, "more than 1000 bytes"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", Standing.UNKNOWN, "did not answer in HTTP"),
+        (b"220 smtp.example ready\r\n", Standing.UNKNOWN, "did not answer in HTTP"),
+        (b"", Standing.UNKNOWN, ""),
+    ],
+)
+async def test_what_is_no_answer_says_why(answer: bytes, standing: Standing, words: str) -> None:
+    """Nothing that a server sends gets further than an Answer."""
+    reply = await ask(Server(answer))
+    assert isinstance(reply, Answer)
+    assert (standing, True) == (reply.standing, words in reply.reason)
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"])
+async def test_one_deadline_for_everything(answer: bytes | None, autojump_clock: object) -> None:
+    """A server that is silent, or stops in the middle, is not waited for."""
+    reply = await ask(Server(answer, stays=True), seconds=1)
+    assert isinstance(reply, Answer)
+    assert Standing.UNREACHABLE is reply.standing
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "https://127.0.0.1/", "http:///x", "ldap://x/y"])
+async def test_who_is_not_there_is_unreachable(url: str) -> None:
+    """No listener, or a place that is not asked at all."""
+    reply = await Lookups(mark=None).fetch(Question(url, 5, 100))
+    assert isinstance(reply, Answer)
+    assert Standing.UNREACHABLE is reply.standing
+
+
+async def test_equal_questions_are_asked_once() -> None:
+    """A hundred connections of one peer at once cost one request."""
+    server, replies = Server(OK), []
+
+    async def one(lookups: Lookups) -> None:
+        replies.append(await lookups.fetch(Question(server.url, 5, 100)))
+
+    async with serving(server):
+        lookups = Lookups(mark=None)
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(one, lookups)
+    assert (1, [b"hello"] * 100) == (len(server.requests), replies)
+
+
+async def test_an_inquiry_ends_in_one_call(nursery: trio.Nursery) -> None:
+    """With None for "go on", with the reason of a refusal, and with an internal error for a bug of ours."""
+    lookups = Lookups(mark=None)
+    await nursery.start(lookups.run)
+    reason = Reason(431, "revoked", "revoked")
+
+    def inquiry(ending: Exception | None) -> Generator[Question, Reply, None]:
+        reply = yield Question("http://127.0.0.1:1/", 5, 100)
+        assert isinstance(reply, Answer)
+        if ending is not None:
+            raise ending
+
+    for ending, expected in (
+        (None, (None, "")),
+        (RefusedError(reason, "why"), (reason, "why")),
+        (ZeroDivisionError(), (errors.INTERNAL, "")),
+    ):
+        seen: list[tuple[Reason | None, str]] = []
+        came = trio.Event()
+
+        def done(why: Reason | None, detail: str, seen: list[object] = seen, came: trio.Event = came) -> None:  # type: ignore[assignment]
+            seen.append((why, detail))
+            came.set()
+
+        lookups.start(inquiry(ending), done)
+        with trio.fail_after(5):
+            await came.wait()
+        assert [expected] == seen

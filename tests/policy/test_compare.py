@@ -1,0 +1,110 @@
+"""Two policies, and which connections change between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attls import policy
+from attls.policy.compare import Change, changes
+
+SHARED = """
+TTLSGroupAction on
+{
+  TTLSEnabled On
+}
+TTLSGroupAction off
+{
+  TTLSEnabled Off
+}
+TTLSEnvironmentAction server
+{
+  HandshakeRole Server
+  TTLSKeyringParms
+  {
+    Keyring A/B
+  }
+}
+"""
+
+
+def rule(name: str, *lines: str, group: str = "on") -> str:
+    body = "\n".join((*lines, "Direction Inbound", f"TTLSGroupActionRef {group}", "TTLSEnvironmentActionRef server"))
+    return f"TTLSRule {name}\n{{\n{body}\n}}\n"
+
+
+def compare(tmp_path: Path, old: str, new: str) -> list[Change]:
+    loaded = []
+    for name, text in (("old", old), ("new", new)):
+        path = tmp_path / f"{name}.policy"
+        path.write_text(text)
+        loaded.append(policy.load(path))
+    return list(changes(*loaded))
+
+
+def test_the_same_policy_changes_nothing(tmp_path: Path) -> None:
+    """Neither order nor names nor splitting a rule in two changes what connections get."""
+    old = SHARED + rule("ports", "LocalPortRange 1-2")
+    new = rule("second", "LocalPortRange 2") + rule("first", "LocalPortRange 1") + SHARED
+    assert [] == compare(tmp_path, old, old)
+    assert [] == compare(
+        tmp_path, SHARED + rule("other", "LocalPortRange 1"), new.replace(rule("second", "LocalPortRange 2"), "")
+    )
+
+
+def test_a_new_rule_says_what_it_takes(tmp_path: Path) -> None:
+    """Connections that were in the clear are named by their conditions, with what they get now."""
+    (change,) = compare(tmp_path, SHARED, SHARED + rule("new", "LocalPortRange 22", "Jobname SSHD"))
+    assert "inbound connections of job SSHD on local port 22" == change.connections
+    assert "in the clear (no rule)" == change.before
+    assert "TLS as Server with key ring A/B (rule new)" == change.after
+    assert {} == change.parameters
+
+
+def test_a_changed_action_names_its_parameters(tmp_path: Path) -> None:
+    """A change deep in an action is told for the connections of the rules that use it, parameter by parameter."""
+    old = SHARED + rule("r", "LocalPortRange 22")
+    new = old.replace("Server\n", "Server\n  TTLSEnvironmentAdvancedParms\n  {\n    TLSv1.2 Off\n  }\n")
+    (change,) = compare(tmp_path, old, new)
+    assert {"TLSv1.2": ("On", "Off")} == change.parameters
+
+
+def test_priorities_count(tmp_path: Path) -> None:
+    """Raising a priority changes the connections that two rules share, and only those."""
+    old = SHARED + rule("all", "LocalPortRange 1-100", "Priority 5") + rule("one", "LocalPortRange 50", group="off")
+    (change,) = compare(tmp_path, old, old.replace("LocalPortRange 50\n", "LocalPortRange 50\nPriority 6\n"))
+    assert "inbound connections on local port 50" == change.connections
+    assert ("all", "one") == (change.old_rule, change.new_rule)
+    assert "in the clear (rule one, TTLSEnabled Off)" == change.after
+
+
+def test_a_deleted_rule_says_what_is_lost(tmp_path: Path) -> None:
+    """What a rule protected is in the clear after it is gone."""
+    (change,) = compare(tmp_path, SHARED + rule("r", "RemoteAddr 10.0.0.0/8"), SHARED)
+    assert "inbound connections with remote address 10.0.0.0/8" == change.connections
+    assert "in the clear (no rule)" == change.after
+
+
+def test_times_are_a_change(tmp_path: Path) -> None:
+    """A rule that is in force only at times from now on has changed."""
+    old = SHARED + rule("r", "LocalPortRange 1")
+    new = SHARED + rule("r", "LocalPortRange 1", "IpTimeCondition", "{", "TimeOfDayRange 01:00-02:00", "}")
+    (change,) = compare(tmp_path, old, new)
+    assert change.after.endswith(", at times")
+
+
+def test_instances_are_a_change(tmp_path: Path) -> None:
+    """Raising a user instance rebuilds the environment, which is what whoever raised it wants to see."""
+    old = SHARED + rule("r", "LocalPortRange 1")
+    (change,) = compare(tmp_path, old, old.replace("Server\n", "Server\n  EnvironmentUserInstance 2\n"))
+    assert {"EnvironmentUserInstance": (None, 2)} == change.parameters
+
+
+def test_only_the_part_that_changes_is_told(tmp_path: Path) -> None:
+    """A range that shrinks, and a hole in a range, are told by the ports and addresses that they concern."""
+    old = SHARED + rule("r", "LocalPortRange 1-100", "RemoteAddr 10.0.0.0/8")
+    shrunk = SHARED + rule("r", "LocalPortRange 11-90", "RemoteAddr 10.0.0.0/8")
+    (change,) = compare(tmp_path, old, shrunk)
+    assert "inbound connections on local port 1-10, 91-100 with remote address 10.0.0.0/8" == change.connections
+    hole = old + rule("hole", "LocalPortRange 50", "RemoteAddr 10.1.0.0/16", "Priority 2", group="off")
+    (change,) = compare(tmp_path, old, hole)
+    assert "inbound connections on local port 50 with remote address 10.1.0.0/16" == change.connections

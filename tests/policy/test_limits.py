@@ -1,0 +1,162 @@
+"""What this system cannot honour is said where it is coded, refused where it would weaken security, and never else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attls import policy
+from attls.errors import Diagnostic, PolicyError
+from attls.model import Defaults
+from attls.policy import codes
+from attls.tls.ciphers import NAMES
+
+PLAIN = """
+TTLSGroupAction on
+{
+  TTLSEnabled On
+}
+TTLSRule one
+{
+  LocalPortRange 9
+  Direction Both
+  TTLSGroupActionRef on
+  TTLSEnvironmentActionRef it
+}
+TTLSEnvironmentAction it
+{
+  HandshakeRole ROLE
+  TTLSKeyringParms
+  {
+    Keyring A/B
+  }
+  BLOCK
+  {
+    LINES
+  }
+}
+"""
+SIGNATURE, CIPHER, GSK, MORE = (
+    "TTLSSignatureParms",
+    "TTLSCipherParms",
+    "TTLSGskAdvancedParms",
+    "TTLSEnvironmentAdvancedParms",
+)
+
+
+def found(tmp_path: Path, role: str, block: str, *lines: str, defaults: Defaults = Defaults.MODERN) -> list[Diagnostic]:
+    path = tmp_path / "p.policy"
+    text = PLAIN.replace("ROLE", role).replace("BLOCK", block).replace("LINES", "\n".join(lines))
+    path.write_text(text, encoding="utf-8")
+    try:
+        said = policy.load(path, defaults=defaults).diagnostics
+    except PolicyError as error:
+        said = error.diagnostics
+    return [finding for finding in said if finding.code == "not-supported"]
+
+
+@pytest.mark.parametrize("defaults", list(Defaults))
+@pytest.mark.parametrize("role", ["Client", "Server", "ServerWithClientAuth"])
+def test_defaults_are_never_spoken_of(tmp_path: Path, role: str, defaults: Defaults) -> None:
+    """A policy that codes nothing gets no such diagnostic, under either profile."""
+    for lines in ((), ("TLSv1.2 On", "TLSv1.3 On")):
+        assert [] == found(tmp_path, role, MORE, *lines, defaults=defaults)
+
+
+@pytest.mark.parametrize(
+    ("role", "block", "lines"),
+    [
+        ("Client", SIGNATURE, ("ClientECurves Any",)),
+        ("Client", SIGNATURE, ("ClientECurves 0024",)),
+        ("Client", SIGNATURE, ("ClientECurves 4588",)),
+        ("Client", SIGNATURE, ("ClientECurves X25519MLKEM768",)),
+        ("Client", SIGNATURE, ("ClientECurves 0023", "ClientKeyShareGroups 0023")),
+        ("Client", SIGNATURE, ("ServerKexECurves 0019",)),
+        ("Server", SIGNATURE, ("ServerKexECurves 00240023", "ServerKeyShareGroups 002900230024")),
+        ("Server", SIGNATURE, ("ClientECurves 00230024",)),
+        ("Server", CIPHER, ("V3CipherSuites4Char 1301C02F009F",)),
+        ("Server", GSK, ("GSK_V3_SIDCACHE_SIZE 0", "GSK_V3_SESSION_TIMEOUT 300", "GSK_SESSION_TICKET_SERVER_COUNT 2")),
+        ("Client", GSK, ("GSK_V3_SIDCACHE_SIZE 100", "GSK_V3_SESSION_TIMEOUT 3600")),
+        ("Client", GSK, ("GSK_SESSION_TICKET_CLIENT_ENABLE Off", "GSK_SESSION_TICKET_CLIENT_MAXCACHED 5")),
+        ("Client", MORE, ("ClientHandshakeSNI Optional", "ClientHandshakeSNIList a.test")),
+        ("Client", MORE, ("ClientHandshakeSNI Required", "ClientHandshakeSNIList a.test", "TLSv1.3 Off")),
+        ("Server", MORE, ("ServerHandshakeSNI Required", "ServerHandshakeSNIList a.test label")),
+        ("Server", MORE, ("Renegotiation Disabled", "RenegotiationIndicator Both", "ServerScsv On")),
+        ("Server", MORE, ("ServerExtendedMasterSecret Required", "ServerMaxSSLFragment Required")),
+        ("Server", MORE, ("ServerEDHGroupSize Match", "MiddleBoxCompatMode On", "ResetCipherTimer 0")),
+    ],
+)
+def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str, lines: tuple[str, ...]) -> None:
+    """These do what they say, or concern the other role."""
+    assert [] == found(tmp_path, role, block, *lines)
+
+
+@pytest.mark.parametrize(
+    ("role", "block", "line", "severity"),
+    [
+        ("Client", SIGNATURE, "ClientECurves 00230024", "warning"),
+        ("Client", SIGNATURE, "ClientECurves 0029", "warning"),
+        ("Client", SIGNATURE, "ClientECurves 00240025", "warning"),
+        ("Client", SIGNATURE, "ClientKeyShareGroups 0023", "warning"),
+        ("Server", SIGNATURE, "ServerKexECurves 00230019", "warning"),
+        ("Server", SIGNATURE, "ServerKeyShareGroups 00230021", "warning"),
+        ("Server", SIGNATURE, "SignaturePairs 06010401", "warning"),
+        ("Client", SIGNATURE, "SignaturePairs 060106030805", "error"),
+        ("Client", SIGNATURE, "SignaturePairsCert 0603", "error"),
+        ("Server", CIPHER, "V3CipherSuites 0A2F", "warning"),
+        ("Server", GSK, "GSK_V3_SIDCACHE_SIZE 512", "warning"),
+        ("Server", GSK, "GSK_V3_SESSION_TIMEOUT 3600", "warning"),
+        ("Server", GSK, "GSK_SESSION_TICKET_SERVER_TIMEOUT 100000", "warning"),
+        ("Server", GSK, "GSK_SESSION_TICKET_SERVER_ENABLE Off", "warning"),
+        ("Server", GSK, "GSK_SESSION_TICKET_SERVER_COUNT 5", "warning"),
+        ("Server", GSK, "GSK_SESSION_TICKET_SERVER_ALGORITHM AESCBC128", "warning"),
+        ("Client", GSK, "GSK_SESSION_TICKET_CLIENT_MAXSIZE 8192", "warning"),
+        ("Client", GSK, "GSK_V2_SESSION_TIMEOUT 50", "warning"),
+        ("Client", MORE, "ClientHandshakeSNI Required", "warning"),
+        ("Client", MORE, "ClientMaxSSLFragment Off", None),
+        ("Server", MORE, "ServerMaxSSLFragment Off", "warning"),
+        ("Server", MORE, "MiddleBoxCompatMode Off", "warning"),
+        ("Server", MORE, "ResetCipherTimer 60", "error"),
+        ("Server", MORE, "Renegotiation All", "warning"),
+        ("Client", MORE, "RenegotiationIndicator Optional", "warning"),
+        ("Server", MORE, "ServerScsv Off", "warning"),
+        ("Server", MORE, "ServerEDHGroupSize Legacy", "warning"),
+        ("Client", MORE, "ClientEDHGroupSize Legacy", "warning"),
+        ("Client", MORE, "TruncatedHMAC Optional", "warning"),
+        ("Client", MORE, "SSLv3 On", "warning"),
+    ],
+)
+def test_what_is_not_honoured_is_said(tmp_path: Path, role: str, block: str, line: str, severity: str | None) -> None:
+    """One finding at the line that codes it, with what happens instead; an error where security would weaken."""
+    findings = found(tmp_path, role, block, line)
+    assert ([] if severity is None else [severity]) == [finding.severity for finding in findings]
+    for finding in findings:
+        keyword = line.split()[0]
+        assert finding.source is not None
+        assert keyword in finding.source
+        assert policy.language.PARAMETERS[keyword].instead.split(";")[0][:40] in finding.message
+
+
+def test_the_same_line_is_spoken_of_once(tmp_path: Path) -> None:
+    """However many rules lead to it."""
+    path = tmp_path / "p.policy"
+    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", SIGNATURE).replace("LINES", "SignaturePairs 0401")
+    rule = text[text.index("TTLSRule") : text.index("TTLSEnvironmentAction it")]
+    path.write_text(text + rule.replace("TTLSRule one", "TTLSRule two"), encoding="utf-8")
+    assert ["not-supported"] == [finding.code for finding in policy.load(path).diagnostics]
+
+
+def test_a_ring_must_have_a_name(tmp_path: Path) -> None:
+    """An empty Keyring is refused where it stands."""
+    path = tmp_path / "p.policy"
+    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", MORE).replace("LINES", "").replace("A/B", '""')
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(PolicyError) as caught:
+        policy.load(path)
+    assert any("Keyring" in finding.message for finding in caught.value.diagnostics)
+
+
+def test_the_table_of_ciphers_is_that_of_the_tls_room() -> None:
+    """What the vocabulary calls negotiable is exactly what engines can be told."""
+    assert frozenset(NAMES) == codes.NEGOTIABLE

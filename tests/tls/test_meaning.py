@@ -1,0 +1,462 @@
+"""Each parameter does what it says in the TLS that comes out; the other end is the standard library's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import ssl
+from functools import cache
+from typing import Any
+
+import pytest
+import trustme
+
+from attls import errors
+from attls.errors import KeyringError, Reason, TlsError
+from attls.keyring import Entry, Keyring, Trust, Usage
+from attls.model import Demand, HandshakeRole
+from attls.tls import EngineError, Environment, WantReadError
+from attls.tls.groups import choose, listed, of_client
+from tests.relay.street import TLS12, TLS13, authority, client_context, der, ring, server_context, settings
+from tests.tls.meetings import close, meet
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+NO_EXTENDED_MASTER_SECRET = 0x1  # an OpenSSL option that the standard library has no name for
+
+
+@cache
+def rsa_leaf() -> trustme.LeafCert:
+    return authority().issue_cert("rsa.test", "server.test", common_name="rsa.test", key_type=trustme.KeyType.RSA)
+
+
+def mixed_ring() -> Keyring:
+    """Return a ring with an ECDSA and an RSA certificate."""
+    plain = ring("server.test", "other.test")
+    entry = Entry("TEST", "rsa", Usage.PERSONAL, False, Trust.TRUST, der(rsa_leaf().cert_chain_pems[0].bytes()),
+                  rsa_leaf().private_key_pem.bytes())  # fmt: skip
+    return dataclasses.replace(plain, entries=(entry, *plain.entries))
+
+
+def server(*names: str, **changes: Any) -> Environment:
+    return Environment(settings(**changes), ring(*(names or ("server.test",))))
+
+
+def client(**changes: Any) -> Environment:
+    return Environment(settings(HandshakeRole.CLIENT, **changes), ring())
+
+
+def offering(curve: str, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    context = client_context(version)
+    context.set_ecdh_curve(curve)
+    return context
+
+
+# Cipher suites
+
+
+def test_a_server_takes_its_own_first_cipher() -> None:
+    """The order of V3CipherSuites counts, not the client's."""
+    context = client_context(ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256")
+    for listed_ciphers in (("C02B", "C02C"), ("C02C", "C02B")):
+        cipher = meet(server(ciphers=listed_ciphers), context).ours.get_cipher_name() or ""
+        assert ("128" in cipher) == (listed_ciphers[0] == "C02B")
+
+
+@VERSIONS
+def test_a_client_offers_its_ciphers_in_order(version: ssl.TLSVersion) -> None:
+    """A server without a will of its own takes the first one."""
+    context = server_context(version)
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    for first, second in (("1301", "1302"), ("1302", "1301")):
+        wanted = (first, second, "C02B", "C02C") if first == "1301" else (first, second, "C02C", "C02B")
+        cipher = meet(client(ciphers=wanted), context).ours.get_cipher_name() or ""
+        assert ("128" in cipher) == (first == "1301")
+
+
+@pytest.mark.parametrize(("size", "bits"), [("Legacy", 2048), ("2048", 2048), ("Match", 2048)])
+def test_dhe_suites_work_as_server(size: str, bits: int) -> None:
+    """A list of nothing but TLS_DHE_RSA suites finds a Diffie-Hellman group."""
+    environment = Environment(settings(ciphers=("009F",), certificate_label="rsa", server_dh_group=size), mixed_ring())
+    context = client_context(ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers("DHE-RSA-AES256-GCM-SHA384:@SECLEVEL=2")
+    assert ("DHE-RSA-AES256-GCM-SHA384", "TLSv1.2", 256) == meet(environment, context).other.cipher()
+
+
+# Certificates
+
+
+@pytest.mark.parametrize(("suite", "kind"), [("ECDHE-RSA-AES256-GCM-SHA384", "rsa.test"),
+                                             ("ECDHE-ECDSA-AES256-GCM-SHA384", "server.test")])  # fmt: skip
+def test_server_certificate_labels_serve_both_kinds_of_keys(suite: str, kind: str) -> None:
+    """ServerCertificateLabel with an RSA and an ECDSA certificate: the one that fits the cipher is shown."""
+    environment = Environment(
+        settings(protocols=TLS12, server_certificate_labels=("rsa", "server.test", "other.test")), mixed_ring()
+    )
+    context = client_context(ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers(suite)
+    assert kind in meet(environment, context).certificate
+
+
+# Names
+
+
+@VERSIONS
+@pytest.mark.parametrize("piece", [65536, 7])
+def test_the_name_chooses_the_certificate(version: ssl.TLSVersion, piece: int) -> None:
+    """ServerHandshakeSNI: the label beside the name is presented, however the ClientHello arrives."""
+    environment = server(
+        "server.test", "other.test", server_sni=(("other.test", "other.test"),), server_sni_demand=Demand.OPTIONAL
+    )
+    for name in ("server.test", "other.test", "OTHER.test"):
+        assert {name.lower()} == meet(environment, client_context(version), name=name, piece=piece).certificate
+
+
+@VERSIONS
+def test_a_client_without_a_name_is_refused_where_one_is_required(version: ssl.TLSVersion) -> None:
+    """ServerHandshakeSNI Required; Optional shows the default certificate."""
+    names = {"server_sni": (("server.test", "server.test"),)}
+    context = client_context(version)
+    refused = meet(server(**names, server_sni_demand=Demand.REQUIRED), context, name=None)
+    assert errors.NO_SERVER_NAME is refused.reason
+    assert "alert" in refused.complaint.lower()
+    served = meet(server(**names, server_sni_demand=Demand.OPTIONAL), context, name=None)
+    assert (None, "") == (served.reason, served.complaint)
+
+
+@VERSIONS
+def test_an_unknown_name_is_refused_where_a_match_is_required(version: ssl.TLSVersion) -> None:
+    """ServerHandshakeSNIMatch Required sends the alert unrecognized_name; Optional shows the default certificate."""
+    names = {"server_sni": (("other.test", "other.test"),), "server_sni_demand": Demand.OPTIONAL}
+    strict = server("server.test", "other.test", **names, server_sni_match_required=True)
+    refused = meet(strict, client_context(version), name="server.test")
+    assert errors.UNKNOWN_SERVER_NAME is refused.reason
+    assert "UNRECOGNIZED_NAME" in refused.complaint.replace(" ", "_").upper()
+    assert {"other.test"} == meet(strict, client_context(version), name="other.test").certificate
+
+
+def test_a_name_with_a_label_that_is_missing_is_found_at_once() -> None:
+    """The environment is refused, not the first client that asks."""
+    with pytest.raises(KeyringError, match="nowhere"):
+        server(server_sni=(("a.test", "nowhere"),), server_sni_demand=Demand.OPTIONAL)
+
+
+def test_a_client_sends_the_name_and_may_insist_on_its_confirmation() -> None:
+    """ClientHandshakeSNI Required refuses a server of TLS 1.2 that does not confirm it; Optional does not."""
+    heard: list[str | None] = []
+    silent, confirming = server_context(ssl.TLSVersion.TLSv1_2), server_context(ssl.TLSVersion.TLSv1_2)
+    confirming.sni_callback = lambda _socket, name, _context: heard.append(name)
+    required = client(sni_names=("server.test",), sni_required=True)
+    assert errors.UNCONFIRMED_NAME is meet(required, silent).reason
+    assert None is meet(required, confirming).reason
+    assert None is meet(client(sni_names=("server.test",)), silent).reason
+    assert ["server.test"] == heard
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".test", "ä" * 70])
+def test_a_name_that_cannot_be_sent_is_refused_or_sent(name: str) -> None:
+    """No name of a policy breaks the relay later."""
+    with contextlib.suppress(TlsError):
+        client(sni_names=(name,)).engine(("192.0.2.1", 443), 0.0)
+
+
+def test_a_warning_about_the_name_counts_where_a_match_is_required() -> None:
+    """ClientHandshakeSNIMatch Required: a server that warns and goes on under another name is refused."""
+    for required, expected in ((True, errors.UNCONFIRMED_NAME), (False, None)):
+        environment = client(sni_names=("server.test",), sni_match_required=required, protocols=TLS12)
+        engine = environment.engine(("192.0.2.1", 443), 0.0)
+        engine.bio_write(bytes((21, 3, 3, 0, 2, 1, 112)))
+        assert expected is _complete(environment, engine)
+
+
+def _complete(environment: Environment, engine: Any) -> Reason | None:
+    # Finish a client's handshake that has already heard something.
+    other = server(protocols=TLS12).engine(("", 0), 0.0)
+    for _ in range(6):
+        for one, two in ((engine, other), (other, engine)):
+            try:
+                one.do_handshake()
+            except WantReadError:
+                pass
+            except EngineError as error:
+                return environment.explain(one, error)[0]
+            with contextlib.suppress(WantReadError):
+                two.bio_write(one.bio_read(65536))
+    return None
+
+
+# Groups
+
+GROUPS = {23: "prime256v1", 24: "secp384r1", 25: "secp521r1", 29: "X25519", 30: "X448"}
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("wanted", "offered", "expected"),
+    [((24, 23), 23, "secp256r1"), ((23, 24), 24, "secp384r1"), ((25,), 25, "secp521r1"), ((29, 23), 29, "x25519"),
+     ((29,), 29, "x25519"), ((24,), 23, None), ((24,), 29, None), ((29,), 23, None)],
+)  # fmt: skip
+def test_a_server_uses_listed_groups_only(
+    version: ssl.TLSVersion, wanted: tuple[int, ...], offered: int, expected: str | None
+) -> None:
+    """ServerKexECurves up to TLS 1.2, ServerKeyShareGroups with TLS 1.3; what else a client offers is refused."""
+    new = version is ssl.TLSVersion.TLSv1_3
+    lists: dict[str, Any] = {"server_key_share_groups": wanted} if new else {"server_kex_curves": wanted}
+    other: dict[str, Any] = {"server_kex_curves": (25,)} if new else {"server_key_share_groups": (25,)}
+    environment = Environment(settings(**lists, **other, certificate_label="rsa"), mixed_ring())
+    outcome = meet(environment, offering(GROUPS[offered], version))
+    if expected is None:
+        # Before TLS 1.3 there are suites without a curve.
+        assert outcome.reason is not None or outcome.complaint or "DHE-RSA" in (outcome.ours.get_cipher_name() or "")
+        assert "ECDHE" not in (outcome.ours.get_cipher_name() or "")
+    else:
+        assert (None, expected) == (outcome.reason, outcome.ours.get_group_name())
+
+
+@pytest.mark.parametrize("first", [23, 24, 25])
+def test_a_server_prefers_by_its_own_order(first: int) -> None:
+    """A client that offers everything gets the server's first group, at the price of one more round trip."""
+    environment = server(server_key_share_groups=(first, 23, 24, 25))
+    outcome = meet(environment, client_context(ssl.TLSVersion.TLSv1_3))
+    assert None is outcome.reason
+    assert f"secp{ {23: 256, 24: 384, 25: 521}[first] }r1" == outcome.ours.get_group_name()
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [((23,), "secp256r1"), ((24,), "secp384r1"), ((24, 25), "secp384r1")])
+def test_a_client_offers_one_curve_where_that_is_what_policy_says(wanted: tuple[int, ...], expected: str) -> None:
+    """ClientECurves of one NIST curve, and lists of strong ones, are never answered with less."""
+    context = server_context(ssl.TLSVersion.TLSv1_3)
+    assert expected == meet(client(client_curves=wanted), context).ours.get_group_name()
+
+
+def test_a_client_that_asks_for_more_than_the_server_has_is_refused() -> None:
+    """A post-quantum group alone: the standard library's server has none here, and nothing weaker is taken."""
+    outcome = meet(client(client_curves=(4589,)), server_context(ssl.TLSVersion.TLSv1_3))
+    assert errors.OTHER_GROUP is outcome.reason
+
+
+def test_a_post_quantum_group_is_reachable() -> None:
+    """X25519MLKEM768 on both ends is what comes out."""
+    engine = client(client_curves=(4588,)).engine(("192.0.2.1", 443), 0.0)
+    other = server(server_key_share_groups=(4588,)).engine(("", 0), 0.0)
+    _shake(engine, other)
+    assert ("X25519MLKEM768",) * 2 == (engine.get_group_name(), other.get_group_name())
+
+
+def _shake(engine: Any, other: Any) -> None:
+    for _ in range(6):
+        for one, two in ((engine, other), (other, engine)):
+            with contextlib.suppress(WantReadError):
+                one.do_handshake()
+            with contextlib.suppress(WantReadError):
+                two.bio_write(one.bio_read(65536))
+
+
+def test_lists_are_never_answered_with_less_than_they_ask_for() -> None:
+    """What a client does with a list: one curve, the library's list, or the library's list and a judgement."""
+    assert (None, False) == of_client(())
+    assert (None, False) == of_client((23, 24))
+    assert (None, False) == of_client((29,))
+    assert (24, False) == of_client((24, 25))
+    assert (None, True) == of_client((24, 30))
+    assert (None, True) == of_client((4588,))
+    assert listed((29,), 4588)
+    assert not listed((4588,), 29)
+    assert 24 == choose((24, 23), (23, 24))
+    assert None is choose((29, 24), (23, 24, 29))
+    assert None is choose((19, 29), (19, 29))
+
+
+# Extensions and old habits
+
+
+@pytest.mark.parametrize("role", [HandshakeRole.SERVER, HandshakeRole.CLIENT])
+@pytest.mark.parametrize(
+    ("demand", "other_has_it", "refused"),
+    [(Demand.REQUIRED, True, False), (Demand.REQUIRED, False, True), (Demand.OPTIONAL, False, False),
+     (Demand.OFF, True, False)],
+)  # fmt: skip
+def test_extended_master_secret(role: HandshakeRole, demand: Demand, other_has_it: bool, refused: bool) -> None:
+    """Required refuses a peer of TLS 1.2 without it, before our first answer leaves."""
+    if role is HandshakeRole.SERVER:
+        environment, context = server(server_extended_master_secret=demand), client_context(ssl.TLSVersion.TLSv1_2)
+    else:
+        environment, context = client(client_extended_master_secret=demand), server_context(ssl.TLSVersion.TLSv1_2)
+    if not other_has_it:
+        context.options |= NO_EXTENDED_MASTER_SECRET
+    outcome = meet(environment, context)
+    assert refused == (outcome.reason is errors.NO_MASTER_SECRET)
+    assert refused == ("alert" in outcome.complaint.lower())
+
+
+def test_extended_master_secret_off_is_not_offered() -> None:
+    """Off leaves the extension (type 23, no content) out of the ClientHello."""
+    for demand in (Demand.OFF, Demand.OPTIONAL):
+        engine = client(client_extended_master_secret=demand, protocols=TLS12).engine(("192.0.2.1", 443), 0.0)
+        _shake(engine, quiet := _Quiet())
+        assert (demand is Demand.OPTIONAL) == (b"\x00\x17\x00\x00" in quiet.heard)
+
+
+class _Quiet:
+    """An end that only listens."""
+
+    heard = b""
+
+    def do_handshake(self) -> None:
+        return
+
+    def bio_write(self, data: bytes) -> None:
+        self.heard += data
+
+    def bio_read(self, _size: int) -> bytes:
+        return b""
+
+
+@VERSIONS
+def test_a_client_that_asks_for_no_short_records_is_refused_where_they_are_required(version: ssl.TLSVersion) -> None:
+    """ServerMaxSSLFragment Required; the standard library never asks."""
+    outcome = meet(server(server_fragment_demand=Demand.REQUIRED), client_context(version))
+    assert errors.NO_FRAGMENT is outcome.reason
+    assert "alert" in outcome.complaint.lower()
+
+
+@pytest.mark.parametrize("indicator", ["Optional", "Client", "Server", "Both"])
+def test_clients_that_indicate_secure_renegotiation_are_served(indicator: str) -> None:
+    """RenegotiationIndicator counts the signalling cipher as the extension (RFC 5746 section 3.3)."""
+    outcome = meet(server(renegotiation_indicator=indicator), client_context(ssl.TLSVersion.TLSv1_2))
+    assert None is outcome.reason
+
+
+def test_a_client_without_the_indication_is_refused() -> None:
+    """RenegotiationIndicator Server; the signalling cipher is cut out of a ClientHello here."""
+    for indicator, expected in (("Server", errors.NO_INDICATION), ("Client", None)):
+        environment = server(renegotiation_indicator=indicator)
+        quiet = _Quiet()
+        _shake(client(protocols=TLS12).engine(("192.0.2.1", 443), 0.0), quiet)
+        # OpenSSL 4 sends the extension, earlier ones the cipher: turn whichever it is into something unknown.
+        hello = quiet.heard.replace(b"\xff\x01\x00\x01\x00", b"\xfa\xfa\x00\x01\x00").replace(b"\x00\xff", b"\x00\xfe")
+        engine = environment.engine(("", 0), 0.0)
+        engine.bio_write(hello)
+        reason = None
+        try:
+            engine.do_handshake()
+        except WantReadError:
+            pass
+        except EngineError as error:
+            reason = environment.explain(engine, error)[0]
+        assert expected is reason
+
+
+def test_a_server_refuses_a_client_that_fell_back() -> None:
+    """ServerScsv: TLS_FALLBACK_SCSV from a client that could have had TLS 1.3 (RFC 7507)."""
+    # Nothing here has a switch for the client's side of it: the cipher is written into the ClientHello.
+    quiet = _Quiet()
+    _shake(client(protocols=TLS12, ciphers=("C02C", "C02B", "009C")).engine(("192.0.2.1", 443), 0.0), quiet)
+    hello = quiet.heard.replace(b"\x00\x9c", b"\x56\x00", 1)
+    engine = server(refuse_fallback=True).engine(("", 0), 0.0)
+    engine.bio_write(hello)
+    with pytest.raises(EngineError, match="inappropriate fallback"):
+        engine.do_handshake()
+
+
+def test_garbage_in_front_of_a_hearing_engine_is_refused() -> None:
+    """What cannot be read as a ClientHello is not handed on unjudged."""
+    environment = server(server_sni_demand=Demand.REQUIRED, server_sni=(("a.test", "server.test"),))
+    for garbage in (
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\x16\x03\x01\x00\x04\x02\x00\x00\x00",
+        b"\x16\x03\x01\xff\xff\x01\xff",
+    ):
+        engine = environment.engine(("", 0), 0.0)
+        engine.bio_write(garbage + bytes(70000))
+        with pytest.raises(EngineError) as caught:
+            engine.do_handshake()
+        assert errors.BAD_HELLO is environment.explain(engine, caught.value)[0]
+        assert bytes((21, 3, 3, 0, 2, 2, 50)) == engine.bio_read(100)
+
+
+# Sessions
+
+
+def returns(environment: Environment, version: ssl.TLSVersion, *, later: float = 0.0) -> bool:
+    """Say whether a client that comes back to a server of ours resumes its session."""
+    context = client_context(version)
+    first = meet(environment, context)
+    close(environment, first)
+    return meet(environment, context, session=first.other.session, now=later).other.session_reused is True
+
+
+def comes_back(environment: Environment, version: ssl.TLSVersion, *, later: float = 0.0) -> bool:
+    """Say whether our client resumes its session when it comes back to a server."""
+    context = server_context(version)
+    close(environment, meet(environment, context))
+    again = meet(environment, context, now=later)
+    return again.other.session_reused is True
+
+
+@VERSIONS
+@pytest.mark.parametrize("changes", [{}, {"server_sni_demand": Demand.OPTIONAL}, {"server_key_share_groups": (23,)}])
+def test_a_returning_client_resumes(version: ssl.TLSVersion, changes: dict[str, Any]) -> None:
+    """By default sessions are kept, also where the context is settled on late."""
+    assert returns(server(**changes), version)
+
+
+@VERSIONS
+@pytest.mark.parametrize("changes", [{"session_timeout": 0}, {"session_cache_size": 0}])
+def test_nothing_is_resumed_where_nothing_is_kept(version: ssl.TLSVersion, changes: dict[str, int]) -> None:
+    """GSK_V3_SESSION_TIMEOUT 0 and GSK_V3_SIDCACHE_SIZE 0, in both roles."""
+    assert not returns(server(**changes), version)
+    assert not comes_back(client(**changes), version)
+
+
+@pytest.mark.parametrize("changes", [{"server_tickets": False}, {"server_ticket_count": 0}])
+def test_tls_1_3_is_not_resumed_without_tickets(changes: dict[str, Any]) -> None:
+    """GSK_SESSION_TICKET_SERVER_ENABLE Off; sessions of TLS 1.2 are kept where TLS 1.3 is off."""
+    assert not returns(server(**changes), ssl.TLSVersion.TLSv1_3)
+    assert returns(server(**changes, protocols=TLS12), ssl.TLSVersion.TLSv1_2)
+
+
+def test_ticket_keys_are_replaced() -> None:
+    """GSK_SESSION_TICKET_SERVER_KEY_REFRESH: a ticket under an old key means a full handshake."""
+    assert returns(server(server_ticket_key_lifetime=60), ssl.TLSVersion.TLSv1_3, later=59)
+    assert not returns(server(server_ticket_key_lifetime=60), ssl.TLSVersion.TLSv1_3, later=60)
+
+
+def test_the_ticket_tells_its_lifetime() -> None:
+    """GSK_SESSION_TICKET_SERVER_TIMEOUT with TLS 1.3, GSK_V3_SESSION_TIMEOUT without."""
+    changes = {"server_ticket_lifetime": 120, "session_timeout": 7200}
+    new = meet(server(**changes), client_context(ssl.TLSVersion.TLSv1_3)).other.session
+    assert new is not None
+    assert 120 == new.ticket_lifetime_hint
+    old = meet(server(**changes, protocols=TLS12), client_context(ssl.TLSVersion.TLSv1_2)).other.session
+    assert old is not None
+    assert 7200 == old.ticket_lifetime_hint
+
+
+def test_a_client_keeps_what_it_may() -> None:
+    """GSK_SESSION_TICKET_CLIENT_ENABLE, _MAXCACHED and _MAXSIZE concern TLS 1.3 alone; the timeout concerns all."""
+    new, old = ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2
+    assert comes_back(client(), new)
+    assert comes_back(client(session_timeout=60), new, later=59)
+    assert not comes_back(client(session_timeout=60), new, later=61)
+    for changes in ({"client_tickets": False}, {"client_tickets_kept": 0}, {"client_ticket_maximum_size": 0}):
+        assert not comes_back(client(**changes), new)
+        assert comes_back(client(**changes), old)
+
+
+# The ring
+
+
+def test_settings_without_a_ring_are_refused() -> None:
+    """The sentence says what to code."""
+    with pytest.raises(KeyringError, match="code Keyring"):
+        server(keyring="")
+
+
+def test_what_zos_has_by_default_shakes_hands() -> None:
+    """The lists that z/OS has when a policy is silent leave both roles working."""
+    lists = {"client_curves": (21, 23, 24, 25, 19), "client_key_share_groups": (23,),
+             "server_kex_curves": (23, 24, 25, 21, 19), "server_key_share_groups": (23, 24, 25, 29, 30)}  # fmt: skip
+    for protocols, version in ((TLS12, ssl.TLSVersion.TLSv1_2), (TLS13, ssl.TLSVersion.TLSv1_3)):
+        assert None is meet(server(protocols=protocols, **lists), client_context(version)).reason
+        assert None is meet(client(protocols=protocols, **lists), server_context(version)).reason
