@@ -265,13 +265,13 @@ class Calls:
         flow = self._flow(sock, raw, destination, name)
         process = self.programs.process(notification.thread)
         owner = owner_of(process, sock, complete=self.books.law.wants_job(flow))
-        verdict = self.books.law.match(flow, owner)
+        owner, verdict = self.books.judge(flow, owner)
         if not verdict.enabled:
             self.books.say_clear(flow, owner, verdict)
             self.books.forget(cookie)
             return self._connect_natively(notification, sock, raw)
         if owner.job is None:
-            owner = owner_of(process, sock, complete=True)
+            owner = replace(owner_of(process, sock, complete=True), user=owner.user)
         return self._connect_protected(notification, sock, raw, flow, owner, verdict, cookie=cookie)
 
     def _flow(self, sock: socket.socket, raw: bytes, destination: Endpoint, name: tuple[Any, ...]) -> Flow:
@@ -282,7 +282,7 @@ class Calls:
             place = source if local.address.is_unspecified else local
             sock.bind((_spelled(place.address, sock.family), 0))
             local = Endpoint.of(sock.getsockname())
-        elif self.books.law.asks_source and local.address.is_unspecified:
+        elif self.books.wants_source and local.address.is_unspecified:
             source = doorway.source_of(sock, raw) or local
             local = Endpoint(source.address, local.port)
         return Flow(Direction.OUTBOUND, local, destination)
