@@ -39,6 +39,7 @@ import trio
 from attls.daemon import process
 from attls.daemon.exec_calls import Calls
 from attls.daemon.exec_law import Law
+from attls.daemon.lookups import Lookups
 from attls.errors import AttlsError, DaemonError, InterceptError
 from attls.intercept import unprivileged
 from attls.intercept.seccomp import Architecture
@@ -344,6 +345,9 @@ class _Helper:
 
     async def _serve(self, notifications: Notifications) -> None:
         reactor = Reactor()
+        # Our own connections are not held, so they need no mark.
+        lookups = Lookups(mark=None, wake=reactor.give_way)
+        reactor.start_inquiry = lookups.start
         calls = Calls(
             self._machine,
             notifications,
@@ -353,6 +357,7 @@ class _Helper:
             report=self._report if self._options.verbose or self._options.log else None,
         )
         async with trio.open_nursery() as nursery:
+            await nursery.start(lookups.run)
             nursery.start_soon(reactor.run)
             nursery.start_soon(calls.run)
             nursery.start_soon(self._reap, calls, reactor)

@@ -128,6 +128,9 @@ class _Office:
     def accept_waiting(self) -> None:
         """Do nothing: a connection is known from its first moment."""
 
+    def closed(self, record: Record) -> None:
+        """Do nothing: a program alone has no primaries that other workers know of."""
+
     async def environment_of_user(self, law: Law, settings: TlsSettings, user: str | None) -> Environment:
         """Return the environment for `settings`; raises KeyringError or TlsError."""
         await trio.lowlevel.checkpoint()

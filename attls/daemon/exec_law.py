@@ -15,8 +15,8 @@ from attls import policy
 from attls.daemon.generation import GenerationError, belongs_to_connection_user, settings_in_use
 from attls.errors import AttlsError, KeyringError
 from attls.intercept.seccomp import Call
-from attls.keyring import Store
-from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, Owner, TlsSettings, Verdict
+from attls.keyring import Store, UserMap
+from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, HandshakeRole, Owner, TlsSettings, Verdict
 from attls.policy import PolicySet
 from attls.tls import Environment
 
@@ -101,12 +101,21 @@ class Law:
             )
         except OSError as error:
             raise KeyringError(f"cannot read the ring {settings.keyring}: {error}") from error
-        environment = Environment(settings, ring)
+        environment = Environment(settings, ring, users=self._users(settings))
         if own:
             self._own[settings, user] = environment
         else:
             self.environments[settings] = environment
         return environment
+
+    def _users(self, settings: TlsSettings) -> UserMap:
+        """Return what turns client certificates into users, empty where none is asked for; raises KeyringError."""
+        if settings.role is not HandshakeRole.SERVER_WITH_CLIENT_AUTH:
+            return UserMap()
+        try:
+            return self._store.user_map()
+        except OSError as error:
+            raise KeyringError(f"cannot read the map from certificates to users: {error}") from error
 
 
 def could_match(conditions: Conditions, flow: Flow) -> bool:
