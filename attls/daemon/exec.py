@@ -263,6 +263,7 @@ class _Helper:
         self._mask = mask
         self._program = 0
         self._status: int | None = None
+        self._reported = False
         self._front_is_gone = False
 
     def run(self) -> None:
@@ -363,7 +364,7 @@ class _Helper:
             nursery.start_soon(self._reap, calls, reactor)
             nursery.start_soon(self._watch_front)
             await calls.deserted.wait()
-            while reactor.connections or self._status is None:  # noqa: ASYNC110 - it is over soon
+            while reactor.connections or not self._reported:  # noqa: ASYNC110 - it is over soon
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
 
@@ -371,7 +372,7 @@ class _Helper:
         """Kill all that runs under the filter when the front is gone before its time: who killed it means them."""
         await trio.lowlevel.wait_readable(self._front)
         self._front_is_gone = True
-        if self._status is None:
+        if not self._reported:
             self._kill_all()
 
     @staticmethod
@@ -390,10 +391,11 @@ class _Helper:
         with trio.open_signal_receiver(signal.SIGCHLD) as received:
             while True:
                 self._collect()
-                if self._status is not None and self._front.fileno() >= 0:
+                if self._status is not None and not self._reported:
                     with trio.move_on_after(_SETTLE_SECONDS):
                         await self._settle(calls, reactor)
                     self._tell({"status": self._status})
+                    self._reported = True
                 await received.__anext__()
 
     def _collect(self) -> None:
