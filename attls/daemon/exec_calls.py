@@ -155,10 +155,11 @@ class Calls:
 
     async def run(self) -> None:
         """Answer calls until cancelled; then every call that is held, or made later, fails."""
-        self._reactor.watch_listener(self._notifications, self.take)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.books.board.stand_by)
+                # First the board, whose nursery the very first call may need; then the calls.
+                await nursery.start(self.books.board.stand_by)
+                self._reactor.watch_listener(self._notifications, self.take)
                 while True:
                     await self._wakeup.wait()
                     await trio.sleep(_LOOK_SECONDS)

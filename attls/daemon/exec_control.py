@@ -150,10 +150,11 @@ class Board(Switchboard):
         self._law = law
         self._record: Record | None = None
 
-    async def stand_by(self) -> None:
+    async def stand_by(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run what requests have to wait for, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            task_status.started()
             await trio.sleep_forever()
 
     def admitted(self, record: Record, law: Any = None) -> None:
