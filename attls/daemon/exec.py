@@ -32,13 +32,14 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import trio
 
 from attls.daemon import process
 from attls.daemon.exec_calls import Calls
 from attls.daemon.exec_law import Law
+from attls.daemon.lookups import Lookups
 from attls.errors import AttlsError, DaemonError, InterceptError
 from attls.intercept import unprivileged
 from attls.intercept.seccomp import Architecture
@@ -94,10 +95,9 @@ def run(options: ExecOptions) -> NoReturn:
     """
     machine = unprivileged.architecture()
     law = Law(options.policy, options.keyrings, defaults=options.defaults)
-    _configure_log(options.log)
-    for problem in law.problems:
-        _log.warning("%s", problem)
-        if options.verbose:
+    log = _open_log(options.log)
+    if options.verbose:
+        for problem in law.problems:
             print(f"attls: {problem}", file=sys.stderr, flush=True)
     inherited = _inherited_descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
@@ -108,7 +108,7 @@ def run(options: ExecOptions) -> NoReturn:
     helper = os.fork()
     if not helper:
         ours.close()
-        _in_child(lambda: _Helper(options, machine, law, helpers, inherited, mask).run())
+        _in_child(lambda: _Helper(options, machine, law, helpers, inherited, mask, log).run())
     helpers.close()
     front = _Front(ours, helper)
     front.wait_for_start()
@@ -253,6 +253,7 @@ class _Helper:
         front: socket.socket,
         inherited: Sequence[int],
         mask: set[int | signal.Signals],
+        log: TextIO | None,
     ) -> None:
         self._options = options
         self._machine = machine
@@ -260,8 +261,10 @@ class _Helper:
         self._front = front
         self._inherited = inherited
         self._mask = mask
+        self._log = log
         self._program = 0
         self._status: int | None = None
+        self._reported = False
         self._front_is_gone = False
 
     def run(self) -> None:
@@ -284,7 +287,14 @@ class _Helper:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        trio.run(self._serve, notifications)
+        handler = configure_log(self._log) if self._log is not None else None  # it has a thread, so not before a fork
+        for problem in self._law.problems:
+            _log.warning("%s", problem)
+        try:
+            trio.run(self._serve, notifications)
+        finally:
+            if handler is not None:
+                handler.close()
 
     def _prepare(self) -> tuple[Notifications, socket.socket, int]:
         """Make the process that will be the program, put it under the filter, and find out whether we may look into it.
@@ -352,13 +362,16 @@ class _Helper:
             reactor=reactor,
             report=self._report if self._options.verbose or self._options.log else None,
         )
+        lookups = Lookups(mark=None, wake=reactor.give_way)
+        reactor.start_inquiry = lookups.start
         async with trio.open_nursery() as nursery:
+            await nursery.start(lookups.run)
             nursery.start_soon(reactor.run)
             nursery.start_soon(calls.run)
             nursery.start_soon(self._reap, calls, reactor)
             nursery.start_soon(self._watch_front)
             await calls.deserted.wait()
-            while reactor.connections or self._status is None:  # noqa: ASYNC110 - it is over soon
+            while reactor.connections or not self._reported:  # noqa: ASYNC110 - it is over soon
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
 
@@ -366,7 +379,7 @@ class _Helper:
         """Kill all that runs under the filter when the front is gone before its time: who killed it means them."""
         await trio.lowlevel.wait_readable(self._front)
         self._front_is_gone = True
-        if self._status is None:
+        if not self._reported:
             self._kill_all()
 
     @staticmethod
@@ -385,10 +398,11 @@ class _Helper:
         with trio.open_signal_receiver(signal.SIGCHLD) as received:
             while True:
                 self._collect()
-                if self._status is not None and self._front.fileno() >= 0:
+                if self._status is not None and not self._reported:
                     with trio.move_on_after(_SETTLE_SECONDS):
                         await self._settle(calls, reactor)
                     self._tell({"status": self._status})
+                    self._reported = True
                 await received.__anext__()
 
     def _collect(self) -> None:
@@ -434,17 +448,17 @@ class _Helper:
 # Descriptors
 
 
-def _configure_log(path: Path | None) -> None:
+def _open_log(path: Path | None) -> TextIO | None:
+    """Open the log; where there is none, see to it that nothing is written."""
+    log = logging.getLogger("attls")
+    log.handlers[:] = [logging.NullHandler()]
+    log.propagate = False
     if path is None:
-        log = logging.getLogger("attls")
-        log.handlers[:] = [logging.NullHandler()]
-        log.propagate = False
-        return
+        return None
     try:
-        file = path.open("a", encoding="utf-8")
+        return path.open("a", encoding="utf-8")
     except OSError as error:
         raise DaemonError(f"cannot write the log {path}: {error.strerror}") from error
-    configure_log(file)
 
 
 def _inherited_descriptors() -> list[int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attls.daemon.exec_control import Board
 from attls.daemon.exec_law import Law
+from attls.daemon.secondary import Primary
 from attls.errors import Reason
 from attls.intercept.unprivileged_owner import command_of
 from attls.model import Direction, Endpoint, Flow, Owner, Verdict
@@ -60,9 +61,40 @@ class Books:
         """Take the kernel's word for a socket from now on."""
         self._truths.pop(cookie, None)
 
+    @property
+    def wants_source(self) -> bool:
+        """Whether a decision about a connect needs to know where it would come from."""
+        return self.law.asks_source or bool(self.board.primaries)
+
+    def judge(self, flow: Flow, owner: Owner) -> tuple[Owner, Verdict]:
+        """Return whose a connection is and what policy says; one that follows a primary has the primary's user."""
+        verdict = self.law.match(flow, owner)
+        primary = self._primary(flow, owner, verdict)
+        if primary is None:
+            return owner, verdict
+        return replace(owner, user=primary.user), self.law.rule(primary.rule).verdict
+
+    def _primary(self, flow: Flow, owner: Owner, verdict: Verdict) -> Primary | None:
+        """Return the primary that a connection follows (SecondaryMap), None where it does not."""
+        found = self.board.primaries.find(owner.pid, flow.local.address, flow.remote.address)
+        if found is None:
+            return None
+        if verdict.rule is not None and self.law.rule(verdict.rule).priority >= self.law.rule(found.rule).priority:
+            return None
+        return found
+
     def open(self, flow: Flow, owner: Owner, verdict: Verdict) -> Record:
         """Open the record of a connection that we carry."""
         record = self.ledger.open(flow, owner, verdict, generation=0)
+        settings = verdict.settings
+        if settings is not None and settings.secondary_map and verdict.rule is not None and owner.pid is not None:
+            if self._primary(flow, owner, self.law.match(flow, owner)) is not None:
+                record.map_type = "Secondary"
+            else:
+                ends = flow.local.address, flow.remote.address
+                self.board.primaries.add(
+                    Primary(record.worker, record.connid, owner.pid, *ends, verdict.rule, owner.user)
+                )
         self.board.admitted(record)
         return record
 

@@ -56,6 +56,7 @@ _LOOK_SECONDS = 0.1  # how often held calls are looked at: has the program been 
 _DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 _SYN_SENT, _SYN_RECEIVED, _CLOSED = 2, 3, 7  # TCP_INFO's states, include/net/tcp_states.h
 _MOST_FAILURES = 1024
+_MOST_NAMES = 4096
 _NOWHERE = {host: Endpoint(canonical_address(host), 0) for host in ("0.0.0.0", "::")}  # noqa: S104 - nobody binds it
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -137,6 +138,7 @@ class Calls:
         self._attempts: dict[int, Attempt] = {}
         self._held: dict[int, Held] = {}
         self._failures: OrderedDict[int, int] = OrderedDict()
+        self._names: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
         self._listeners = Listeners(self.books, self.programs, reactor, clock=clock)
         self._wakeup = trio.Event()
         handlers: dict[Call, Callable[[Notification], None]] = {
@@ -153,10 +155,11 @@ class Calls:
 
     async def run(self) -> None:
         """Answer calls until cancelled; then every call that is held, or made later, fails."""
-        self._reactor.watch_listener(self._notifications, self.take)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.books.board.stand_by)
+                # First the board, whose nursery the very first call may need; then the calls.
+                await nursery.start(self.books.board.stand_by)
+                self._reactor.watch_listener(self._notifications, self.take)
                 while True:
                     await self._wakeup.wait()
                     await trio.sleep(_LOOK_SECONDS)
@@ -258,28 +261,29 @@ class Calls:
             return self._connect_natively(notification, sock, raw)
         if destination.address.is_unspecified:  # to the kernel that is this host
             destination = Endpoint(loopback(destination), destination.port)
-        flow = self._flow(sock, raw, destination)
+        # After a failed connect a socket still shows the port that it had, which is no longer its own.
+        name = self._names.get(cookie) or sock.getsockname()
+        flow = self._flow(sock, raw, destination, name)
         process = self.programs.process(notification.thread)
         owner = owner_of(process, sock, complete=self.books.law.wants_job(flow))
-        verdict = self.books.law.match(flow, owner)
+        owner, verdict = self.books.judge(flow, owner)
         if not verdict.enabled:
             self.books.say_clear(flow, owner, verdict)
             self.books.forget(cookie)
             return self._connect_natively(notification, sock, raw)
         if owner.job is None:
-            owner = owner_of(process, sock, complete=True)
+            owner = replace(owner_of(process, sock, complete=True), user=owner.user)
         return self._connect_protected(notification, sock, raw, flow, owner, verdict, cookie=cookie)
 
-    def _flow(self, sock: socket.socket, raw: bytes, destination: Endpoint) -> Flow:
+    def _flow(self, sock: socket.socket, raw: bytes, destination: Endpoint, name: tuple[Any, ...]) -> Flow:
         """Tell the flow as far as it is known before the first packet; only rules that ask make us find out more."""
-        name = sock.getsockname()
         local = Endpoint.of(name) if name[1] or name[0] not in _NOWHERE else _NOWHERE[name[0]]
         if self.books.law.asks_source_port and not local.port:
             source = doorway.source_of(sock, raw) or local
             place = source if local.address.is_unspecified else local
             sock.bind((_spelled(place.address, sock.family), 0))
             local = Endpoint.of(sock.getsockname())
-        elif self.books.law.asks_source and local.address.is_unspecified:
+        elif self.books.wants_source and local.address.is_unspecified:
             source = doorway.source_of(sock, raw) or local
             local = Endpoint(source.address, local.port)
         return Flow(Direction.OUTBOUND, local, destination)
@@ -341,11 +345,14 @@ class Calls:
                 self.books.turn_away(flow, owner, verdict, errors.ENVIRONMENT, str(error))
                 self._notifications.answer(identifier, error=errno.ECONNRESET)
                 return False
-        name = sock.getsockname()
+        name = self._names.get(cookie) or sock.getsockname()
         number, ours = self._doorway.hold(sock, flow.remote)
         if ours is None:
             self._notifications.answer(identifier, error=number)
             return False
+        self._names[cookie] = name
+        if len(self._names) > _MOST_NAMES:
+            self._names.popitem(last=False)
         number, network = doorway.dial(sock, raw, name=name)
         if network is None:
             ours.close()
@@ -388,6 +395,8 @@ class Calls:
             _log.warning("cannot tell the program that its connect failed: %s", error)
         if number:
             self.books.forget(attempt.cookie)
+        else:
+            self._names.pop(attempt.cookie, None)
         for held in waiting:
             self._let_go(held, error=number)
         attempt.sock.close()

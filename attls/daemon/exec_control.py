@@ -18,6 +18,7 @@ import trio
 from attls.control import protocol, status
 from attls.control.protocol import CONTROLLING, IOCTL_SIZE, LARGEST_BUFFER, Call, Ioctl, Junior, RefusalError
 from attls.daemon.exec_law import Law
+from attls.daemon.secondary import Primaries
 from attls.daemon.switchboard import Switchboard
 from attls.intercept import doorway
 from attls.intercept.seccomp import Notification
@@ -124,6 +125,11 @@ class _Office:
         self.ledger = ledger
         self.reactor = reactor
         self.switchboard: Switchboard | None = None
+        self.primaries = Primaries()
+
+    def closed(self, record: Record) -> None:
+        """Forget a primary that has ended; harmless for any other connection."""
+        self.primaries.remove(record.worker, record.connid)
 
     def accept_waiting(self) -> None:
         """Do nothing: a connection is known from its first moment."""
@@ -138,14 +144,17 @@ class Board(Switchboard):
     """The switchboard of one program; connections are found by socket cookie beforehand."""
 
     def __init__(self, law: Law, ledger: Ledger, reactor: Reactor) -> None:
-        super().__init__(cast(Any, _Office(law, ledger, reactor)), cast(Any, None))
+        office = _Office(law, ledger, reactor)
+        super().__init__(cast(Any, office), cast(Any, None))
+        self.primaries = office.primaries
         self._law = law
         self._record: Record | None = None
 
-    async def stand_by(self) -> None:
+    async def stand_by(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run what requests have to wait for, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            task_status.started()
             await trio.sleep_forever()
 
     def admitted(self, record: Record, law: Any = None) -> None:

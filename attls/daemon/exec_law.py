@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from attls import policy
-from attls.daemon.generation import GenerationError, belongs_to_connection_user, settings_in_use
+from attls.daemon.generation import GenerationError, belongs_to_connection_user, labels_in_use, settings_in_use
 from attls.errors import AttlsError, KeyringError
 from attls.intercept.seccomp import Call
-from attls.keyring import Store
-from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, Owner, TlsSettings, Verdict
-from attls.policy import PolicySet
+from attls.keyring import Store, UserMap
+from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, HandshakeRole, Owner, TlsSettings, Verdict
+from attls.policy import PolicySet, Rule
 from attls.tls import Environment
 
 
@@ -34,21 +34,28 @@ class Law:
         # All environments but those over the ring of a connection's own user, which are in `_own`.
         self.environments: dict[TlsSettings, Environment] = {}
         self._own: dict[tuple[TlsSettings, str | None], Environment] = {}
-        self._of_rule: dict[str, Environment] = {}  # the same by name, for hashing whole settings takes its time
+        self.of_rule: dict[str, Environment] = {}  # the same by name, for hashing whole settings takes its time
         self.problems: list[str] = []
         in_use = settings_in_use(self.policy.rules)
+        self._users = UserMap()
+        if any(settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH for settings in in_use):
+            try:
+                self._users = self._store.user_map()
+            except (KeyringError, OSError) as error:
+                raise GenerationError([f"the map from certificates to users cannot be read: {error}"]) from error
         for settings, rules in in_use.items():
             if belongs_to_connection_user(settings.keyring):
                 continue
             try:
                 environment = self.environment(settings, None)
-                self._of_rule.update(dict.fromkeys(rules, environment))
+                self.of_rule.update(dict.fromkeys(rules, environment))
             except AttlsError as error:
                 self.problems.append(f"rule {rules[0]}: {error}")
         if self.problems and len(self.problems) == len(in_use):
             raise GenerationError(self.problems)
         conditions = [rule.conditions for rule in self.policy.rules]
         self.directions = frozenset(direction for each in conditions for direction in each.directions)
+        self._rules = {rule.name: rule for rule in self.policy.rules}
         self._jobs = tuple(each for each in conditions if each.job is not None)
         outbound = [each for each in conditions if Direction.OUTBOUND in each.directions]
         self.asks_source = any(each.local_addresses for each in outbound)
@@ -74,6 +81,10 @@ class Law:
         """Tell whether some rule that has a Jobname condition could match `flow`."""
         return any(could_match(conditions, flow) for conditions in self._jobs)
 
+    def rule(self, name: str) -> Rule:
+        """Return a rule by its name."""
+        return self._rules[name]
+
     def match(self, flow: Flow, owner: Owner) -> Verdict:
         """Return what policy says of a connection now."""
         return self.policy.match(flow, owner, datetime.now())
@@ -81,7 +92,7 @@ class Law:
     def environment_of(self, verdict: Verdict, user: str | None) -> Environment:
         """Return the TLS environment that `verdict` asks for; `user` owns the connection. Raises as `environment`."""
         assert verdict.settings is not None
-        known = self._of_rule.get(verdict.rule or "")
+        known = self.of_rule.get(verdict.rule or "")
         return known if known is not None else self.environment(verdict.settings, user)
 
     def environment(self, settings: TlsSettings, user: str | None) -> Environment:
@@ -101,7 +112,7 @@ class Law:
             )
         except OSError as error:
             raise KeyringError(f"cannot read the ring {settings.keyring}: {error}") from error
-        environment = Environment(settings, ring)
+        environment = Environment(settings, ring.narrowed(labels_in_use(settings)), users=self._users)
         if own:
             self._own[settings, user] = environment
         else:

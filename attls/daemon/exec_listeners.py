@@ -20,7 +20,7 @@ import resource
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -269,12 +269,12 @@ class Listeners:
             flow = Flow(Direction.INBOUND, Endpoint.of(accepted.getsockname()), Endpoint.of(accepted.getpeername()))
             law = self._books.law
             owner = owner_of(process, listener, complete=law.wants_job(flow))
-            verdict = law.match(flow, owner)
+            owner, verdict = self._books.judge(flow, owner)
             if not verdict.enabled:
                 self._books.say_clear(flow, owner, verdict)
                 return accepted, None
             if owner.job is None:
-                owner = owner_of(process, listener, complete=True)
+                owner = replace(owner_of(process, listener, complete=True), user=owner.user)
         except OSError:  # its peer has gone already, or the program has
             reset(accepted)
             return None

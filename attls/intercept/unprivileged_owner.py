@@ -56,7 +56,7 @@ def _user(uid: int) -> str | None:
 
 
 def _job(process: int) -> tuple[str | None, JobSource, float | None]:
-    """Name the job after the cgroup if that has a name, else after executable or script; tell the start time too."""
+    """Name the job after the cgroup if that has a name, else after the executable or script; add the start time."""
     folder = f"/proc/{process}"
     try:
         with open(f"{folder}/stat", "rb") as file:  # noqa: PTH123 - this runs for each connection

@@ -61,6 +61,18 @@ TTLSEnvironmentAction Server
     Keyring T/SERVER
   }
 }
+TTLSEnvironmentAction Primary
+{
+  HandshakeRole Client
+  TTLSKeyringParms
+  {
+    Keyring T/CLIENT
+  }
+  TTLSEnvironmentAdvancedParms
+  {
+    SecondaryMap On
+  }
+}
 TTLSEnvironmentAction Controlled
 {
   HandshakeRole Client

@@ -71,6 +71,34 @@ def test_another_address_of_this_host_is_reached_from_where_the_kernel_would(sta
     assert f"HELLO {name[0]} {name[1]} {host} {peer.port}" == done.output.strip()
 
 
+FOLLOW = """
+import socket, sys, time
+for port in map(int, sys.argv[1:]):
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.sendall(b"hello")
+    print(sock.recv(100).decode())
+    keep = globals().get("keep") or sock  # the first one stays
+keep.close()
+time.sleep(0.5)  # until the peer has ended it too
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+sock.sendall(b"hello")
+"""
+
+
+def test_a_connection_follows_its_primary(stage: Stage, tmp_path: Path) -> None:
+    """SecondaryMap: no rule fits the second connection, but a primary lives; the log tells all of it."""
+    with Peer(stage.server_context()) as first, Peer(stage.server_context()) as second:
+        policy = stage.policy(rule("First", "Outbound", first.port, environment="Primary"))
+        log = tmp_path / "log"
+        done = stage.run(
+            policy, sys.executable, "-c", FOLLOW, str(first.port), str(second.port), options=["--log", str(log)]
+        )
+    assert (0, "HELLO\nHELLO\n", "") == (done.code, done.output, done.errors)
+    lines = [line for line in log.read_text().splitlines() if f":{second.port} " in line]
+    assert "rule First: TLSv1.3" in lines[0]
+    assert "no rule: in clear" in lines[-1]
+
+
 DAEMON = """
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
