@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -24,6 +24,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from attls.errors import KeyringError
 from attls.keyring import certificates
 from attls.keyring.certificates import Signer
+from attls.keyring.signatures import pair_of
 
 REVOKED = 431
 UNREACHABLE = 427
@@ -91,38 +92,45 @@ def decide(level: Level, answers: Iterable[Answer]) -> None:
 class Cache:
     """Answers remembered until they end: at most `size` of them, the ones least recently used go first.
 
-    `longest` limits how long one is remembered whatever it says, in seconds; 0 means no limit. A `size` of 0 remembers
-    nothing.
+    At most `each` of them come from one source; 0 means no limit. A `size` of 0 remembers nothing.
     """
 
-    def __init__(self, size: int, *, longest: float = 0) -> None:
+    def __init__(self, size: int, *, each: int = 0) -> None:
         self._size = size
-        self._longest = longest
-        self._answers: OrderedDict[object, tuple[Answer, datetime.datetime]] = OrderedDict()
+        self._each = each
+        self._answers: OrderedDict[tuple[str, Hashable], Answer] = OrderedDict()
+        self._counts: Counter[str] = Counter()
 
-    def get(self, key: object, now: datetime.datetime) -> Answer | None:
-        """Return the answer remembered under `key`, None when there is none or it has ended."""
-        found = self._answers.get(key)
-        if found is None:
+    def get(self, source: str, about: Hashable, now: datetime.datetime) -> Answer | None:
+        """Return what `source` said about a certificate, None when that is not known or has ended."""
+        answer = self._answers.get((source, about))
+        if answer is None:
             return None
-        answer, until = found
-        if now >= until:
-            del self._answers[key]
+        if answer.until is None or now >= answer.until:
+            self._drop((source, about))
             return None
-        self._answers.move_to_end(key)
+        self._answers.move_to_end((source, about))
         return answer
 
-    def put(self, key: object, answer: Answer, now: datetime.datetime) -> None:
+    def put(self, source: str, about: Hashable, answer: Answer) -> None:
         """Remember a definite answer; doubtful ones are worth another try."""
         if answer.until is None or answer.standing not in {Standing.GOOD, Standing.REVOKED} or self._size <= 0:
             return
-        until = answer.until
-        if self._longest:
-            until = min(until, now + datetime.timedelta(seconds=self._longest))
-        self._answers[key] = (answer, until)
-        self._answers.move_to_end(key)
+        key = (source, about)
+        if key in self._answers:
+            self._drop(key)
+        self._answers[key] = answer
+        self._counts[source] += 1
+        if 0 < self._each < self._counts[source]:
+            self._drop(next(oldest for oldest in self._answers if oldest[0] == source))
         while len(self._answers) > self._size:
-            self._answers.popitem(last=False)
+            self._drop(next(iter(self._answers)))
+
+    def _drop(self, key: tuple[str, Hashable]) -> None:
+        del self._answers[key]
+        self._counts[key[0]] -= 1
+        if not self._counts[key[0]]:
+            del self._counts[key[0]]
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -210,16 +218,43 @@ def read_crl(data: bytes) -> x509.CertificateRevocationList:
     return found[0]
 
 
+def is_list_of(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Tell whether `crl` says that it comes from `issuer`; the signature is another matter.
+
+    Authorities that changed their key have one name and two lists; where list and authority name keys, those count.
+    """
+    if crl.issuer != issuer.subject:
+        return False
+    try:
+        wanted = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, *certificates.UNREADABLE):
+        return True
+    present = certificates.extension_of(issuer, x509.SubjectKeyIdentifier)
+    return wanted is None or present is None or wanted == present.digest
+
+
+def is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Tell whether the key of `issuer` made the signature of `crl`."""
+    try:
+        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
+
+
 def judge_crl(
     certificate: x509.Certificate,
     issuer: x509.Certificate,
     crl: x509.CertificateRevocationList,
     *,
     now: datetime.datetime,
+    algorithms: Collection[str] = (),
 ) -> Answer:
-    """Say what `crl` says of `certificate`, which `issuer` signed."""
+    """Say what `crl` says of `certificate`, which `issuer` signed.
+
+    `algorithms` are the signature pairs that count on lists, empty for any.
+    """
     try:
-        problem = _crl_problem(certificate, issuer, crl, now=now)
+        problem = _crl_problem(certificate, issuer, crl, now=now) or _pair_problem("CRL", _crl_pair(crl), algorithms)
     except certificates.UNREADABLE as error:  # an extension of the list that cannot be decoded
         problem = f"the CRL is damaged: {error}"
     if problem:
@@ -250,17 +285,26 @@ def _crl_problem(
     usage = certificates.extension_of(issuer, x509.KeyUsage)
     if usage is not None and not usage.crl_sign:
         return "the authority's key usage does not allow it to sign CRLs"
-    try:
-        genuine = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-    except (TypeError, ValueError, UnsupportedAlgorithm):
-        genuine = False
-    if not genuine:
+    if not is_signed_by(crl, issuer):
         return "the signature of the CRL is wrong"
     if crl.last_update_utc > now + _SKEW:
         return f"the CRL is from the future ({crl.last_update_utc:%Y-%m-%d %H:%M} UTC); check the clock"
     if crl.next_update_utc is None or crl.next_update_utc < now:
         return "the CRL is out of date"
     return _scope_problem(certificate, crl)
+
+
+def _crl_pair(crl: x509.CertificateRevocationList) -> str | None:
+    try:
+        return pair_of(crl.signature_algorithm_oid, crl.signature_hash_algorithm)
+    except UnsupportedAlgorithm:
+        return None
+
+
+def _pair_problem(what: str, pair: str | None, algorithms: Collection[str]) -> str | None:
+    if not algorithms or pair in algorithms:
+        return None
+    return f"the {what} is signed with {pair or 'an algorithm without a pair'}, which the policy does not list"
 
 
 def _scope_problem(certificate: x509.Certificate, crl: x509.CertificateRevocationList) -> str | None:
@@ -307,17 +351,23 @@ def judge_ocsp(
     now: datetime.datetime,
     nonce: bytes | None = None,
     nonce_required: bool = False,
+    algorithms: Collection[str] = (),
 ) -> Answer:
     """Say what the OCSP `response` (DER, fetched or stapled) says of `certificate`, which `issuer` signed.
 
     `nonce` is what was sent: another one in the response makes it doubtful, and with `nonce_required` none does too.
+    `algorithms` are the signature pairs that count on answers, empty for any.
     """
     try:
         loaded = ocsp.load_der_ocsp_response(response)
         if loaded.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             return Answer(Standing.UNKNOWN, f"the OCSP responder answered {loaded.response_status.name.lower()}")
-        problem = _signature_problem(loaded, issuer, now=now) or _nonce_problem(
-            loaded, nonce, nonce_required=nonce_required
+        problem = (
+            _signature_problem(loaded, issuer, now=now)
+            or _pair_problem(
+                "OCSP response", pair_of(loaded.signature_algorithm_oid, loaded.signature_hash_algorithm), algorithms
+            )
+            or _nonce_problem(loaded, nonce, nonce_required=nonce_required)
         )
         if problem:
             return Answer(Standing.UNKNOWN, problem)

@@ -284,25 +284,33 @@ def test_the_three_levels(answers: tuple[Answer, ...], low: int, medium: int, hi
 
 
 def test_the_cache_remembers_definite_answers_until_they_end() -> None:
-    """Least recently used first out, doubtful ones not at all, never longer than allowed."""
+    """Least recently used first out, doubtful ones not at all."""
     cache = Cache(2)
     ends = Answer(Standing.GOOD, "", NOW + DAY)
-    for key in "ab":
-        cache.put(key, ends, NOW)
-    assert cache.get("a", NOW) == ends
-    cache.put("c", ends, NOW)
-    assert [cache.get(key, NOW) for key in "abc"] == [ends, None, ends]
-    assert cache.get("a", NOW + DAY) is None
-    cache.put("d", Answer(Standing.UNKNOWN, "", NOW + DAY), NOW)
-    cache.put("e", GOOD, NOW)
-    assert [cache.get(key, NOW) for key in "de"] == [None, None]
-    short = Cache(2, longest=60)
-    short.put("a", ends, NOW)
-    assert short.get("a", NOW + datetime.timedelta(seconds=59)) == ends
-    assert short.get("a", NOW + datetime.timedelta(seconds=61)) is None
+    for about in "ab":
+        cache.put("here", about, ends)
+    assert cache.get("here", "a", NOW) == ends
+    cache.put("here", "c", ends)
+    assert [ends, None, ends] == [cache.get("here", about, NOW) for about in "abc"]
+    assert cache.get("here", "a", NOW + DAY) is None
+    cache.put("here", "d", Answer(Standing.UNKNOWN, "", NOW + DAY))
+    cache.put("here", "e", GOOD)
+    assert [None, None] == [cache.get("here", about, NOW) for about in "de"]
+
+
+def test_the_cache_is_shared_fairly() -> None:
+    """No source has more than its share, however many it fills; a size of 0 remembers nothing."""
+    ends = Answer(Standing.GOOD, "", NOW + DAY)
+    cache = Cache(5, each=2)
+    cache.put("rare", 0, ends)
+    for about in range(100):
+        cache.put("busy", about, ends)
+        cache.put("busy", about, ends)
+    assert [0] == [about for about in range(100) if cache.get("rare", about, NOW)]
+    assert [98, 99] == [about for about in range(100) if cache.get("busy", about, NOW)]
     none = Cache(0)
-    none.put("a", ends, NOW)
-    assert len(none) == 0
+    none.put("here", "a", ends)
+    assert none.get("here", "a", NOW) is None
 
 
 # The openssl command on the other side

@@ -160,9 +160,9 @@ def test_answers_and_lists_are_remembered() -> None:
     for settings, times in (
         (Settings(ocsp_from_certificate=True), 1),
         (Settings(lists_by_http=True), 1),
-        (Settings(ocsp_from_certificate=True, extras=(("OcspClientCacheSize", "0"),)), 2),
-        (Settings(lists_by_http=True, extras=(("HttpCdpCacheSize", "0"),)), 2),
-        (Settings(lists_by_http=True, extras=(("HttpCdpCacheEntryMaxsize", "10"),)), 2),
+        (Settings(ocsp_from_certificate=True, ocsp_cache_size=0), 2),
+        (Settings(lists_by_http=True, list_cache_size=0), 2),
+        (Settings(lists_by_http=True, list_cache_largest=10), 2),
         (Settings(ocsp_from_certificate=True, ocsp_nonce=True, ocsp_nonce_required=True), 2),
     ):
         network, both = Network({AIA: responder(), CDP: crl()}), inquiries(settings)
