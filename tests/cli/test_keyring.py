@@ -15,11 +15,16 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
-from attls.cli.keyring import COMMANDS
+from attls.cli import main
 from attls.keyring import Store, certificates
 
 HOUSE = Path(__file__).resolve().parent.parent.parent
 Attls = Callable[..., Result]
+COMMANDS = [
+    command
+    for name in ("cert", "keyring", "map", "racdcert")
+    if (command := main.get_command(click.Context(main), name)) is not None
+]
 
 
 @pytest.fixture
@@ -27,10 +32,9 @@ def attls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attls:
     """Run one attls command on a store of its own; an exit code other than the expected one fails the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ATTLS_KEYRINGS", raising=False)
-    group = click.Group("attls", commands=list(COMMANDS))
 
     def run(line: str, *, code: int = 0, given: str | bytes | None = None) -> Result:
-        result = CliRunner().invoke(group, shlex.split(line), input=given)
+        result = CliRunner().invoke(main, shlex.split(line), input=given)
         assert code == result.exit_code, (line, result.output, result.exception)
         return result
 
@@ -408,5 +412,5 @@ def test_a_file_is_looked_at_without_importing_it(demo: Attls) -> None:
 def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expected: list[str]) -> None:
     """Labels, owners, authorities and rings; where nothing fits there is silence."""
     *before, last = words.split()
-    completer = ShellComplete(click.Group("attls", commands=list(COMMANDS)), {}, "attls", "_ATTLS_COMPLETE")
+    completer = ShellComplete(main, {}, "attls", "_ATTLS_COMPLETE")
     assert [item.value for item in completer.get_completions(before, last)] == expected
