@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from attls.cli.crl import import_crl
 from attls.cli.store import (
     AskingCommand,
     RoomCommand,
@@ -341,5 +342,7 @@ def keyring_grants(*, directory: Path, passphrase_file: Path | None, as_json: bo
     else:
         print_table(("RING", "USER", "ACCESS"), [(one.ring, one.user, one.access.name.lower()) for one in found])
 
+
+keyring.add_command(import_crl)  # where it is looked for as often as among the certificates
 
 COMMANDS = (keyring,)

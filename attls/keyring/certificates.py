@@ -657,7 +657,8 @@ def split_identity(
     none of the certificates.
     """
     if not contents.certificates:
-        raise KeyringError(f"there is no certificate in {name}", 103)
+        hint = "; it holds a revocation list, which is brought in by: attls cert import-crl" if contents.crls else ""
+        raise KeyringError(f"there is no certificate in {name}{hint}", 103)
     if len(contents.keys) > 1:
         raise KeyringError(f"{name} holds several private keys; keep one identity per file", 103)
     key = contents.keys[0] if contents.keys else None
@@ -799,6 +800,14 @@ def general_name(name: x509.GeneralName) -> str:
         case x509.UniformResourceIdentifier():
             return f"URI:{name.value}"
     return f"OTHER:{name!r}"
+
+
+def crl_number(crl: x509.CertificateRevocationList) -> int | None:
+    """Return the number of a revocation list, None where it has none."""
+    try:
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return None
 
 
 def summary(certificate: x509.Certificate) -> dict[str, object]:

@@ -12,7 +12,7 @@ import datetime
 import enum
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -29,12 +29,14 @@ from attls.keyring.signatures import pair_of
 REVOKED = 431
 UNREACHABLE = 427
 UNDECIDED = 436
+OUT_OF_DATE = "the CRL is out of date"
 
 REASONS = tuple(flag.value for flag in x509.ReasonFlags if flag is not x509.ReasonFlags.remove_from_crl)
 """Why a certificate can be revoked, as RFC 5280 spells it; taking it off a list again is no reason."""
 
 # Clocks of responder and verifier may differ by this much.
 _SKEW = datetime.timedelta(minutes=5)
+_MOST_ISSUERS = 16  # authorities of one name, with keys of their own
 # An OCSP answer without nextUpdate says "ask again any time"; it still is no answer for ever.
 _WITHOUT_END = datetime.timedelta(days=1)
 
@@ -241,57 +243,100 @@ def is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) 
         return False
 
 
+@dataclass(slots=True)
+class HeldList:
+    """A list that many connections are judged by: its signature is verified once, for a long list takes its time."""
+
+    crl: x509.CertificateRevocationList
+    _verified: dict[bytes, bool] = field(default_factory=dict)
+
+    def is_genuine(self, issuer: x509.Certificate) -> bool:
+        """Tell whether the key of `issuer` made its signature."""
+        key = certificates.public_key_bytes(issuer)
+        if key not in self._verified:
+            if len(self._verified) >= _MOST_ISSUERS:
+                self._verified.clear()
+            self._verified[key] = is_signed_by(self.crl, issuer)
+        return self._verified[key]
+
+
 def judge_crl(
     certificate: x509.Certificate,
     issuer: x509.Certificate,
-    crl: x509.CertificateRevocationList,
+    held: HeldList,
     *,
     now: datetime.datetime,
     algorithms: Collection[str] = (),
 ) -> Answer:
-    """Say what `crl` says of `certificate`, which `issuer` signed.
+    """Say what a list says of `certificate`, which `issuer` signed.
 
     `algorithms` are the signature pairs that count on lists, empty for any.
     """
-    try:
-        problem = _crl_problem(certificate, issuer, crl, now=now) or _pair_problem("CRL", _crl_pair(crl), algorithms)
-    except certificates.UNREADABLE as error:  # an extension of the list that cannot be decoded
-        problem = f"the CRL is damaged: {error}"
-    if problem:
+    crl = held.crl
+    if not certificates.is_issued_by(certificate, issuer):
+        return Answer(Standing.UNKNOWN, "the certificate was signed by another authority")
+    problem = _crl_problem(held, issuer, now=now)
+    if problem is None or problem == OUT_OF_DATE:
+        problem = _pair_problem("CRL", _crl_pair(crl), algorithms) or _scope_problem(certificate, crl) or problem
+    if problem and problem != OUT_OF_DATE:
         return Answer(Standing.UNKNOWN, problem)
     entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
     if entry is None:
-        return Answer(Standing.GOOD, "the CRL does not list it", crl.next_update_utc)
+        good = Answer(Standing.GOOD, "the CRL does not list it", crl.next_update_utc)
+        return Answer(Standing.UNKNOWN, problem) if problem else good
     try:
-        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
     except (x509.ExtensionNotFound, *certificates.UNREADABLE):
-        reason = "no reason given"
-    text = f"the CRL lists it since {entry.revocation_date_utc:%Y-%m-%d} ({reason})"
-    return Answer(Standing.REVOKED, text, crl.next_update_utc)
+        reason = x509.ReasonFlags.unspecified
+    if problem and reason in (x509.ReasonFlags.certificate_hold, x509.ReasonFlags.remove_from_crl):
+        return Answer(Standing.UNKNOWN, problem)
+    # A list that is out of date still tells the truth about what it lists: but for a hold, nothing comes back.
+    text = f"the CRL lists it since {entry.revocation_date_utc:%Y-%m-%d} ({reason.value})"
+    return Answer(Standing.REVOKED, text, None if problem else crl.next_update_utc)
 
 
-def _crl_problem(
-    certificate: x509.Certificate,
-    issuer: x509.Certificate,
-    crl: x509.CertificateRevocationList,
-    *,
-    now: datetime.datetime,
-) -> str | None:
-    """Say why `crl` cannot speak for `certificate`, None when it can."""
-    if not certificates.is_issued_by(certificate, issuer):
-        return "the certificate was signed by another authority"
+def crl_problem(crl: x509.CertificateRevocationList, issuer: x509.Certificate, *, now: datetime.datetime) -> str | None:
+    """Say why `crl` is no list of what `issuer` revoked that counts at `now`, None when it is one."""
+    return _crl_problem(HeldList(crl), issuer, now=now)
+
+
+def _crl_problem(held: HeldList, issuer: x509.Certificate, *, now: datetime.datetime) -> str | None:
+    try:
+        return _crl_fault(held, issuer, now=now)
+    except certificates.UNREADABLE as error:  # an extension of the list that cannot be decoded
+        return f"the CRL is damaged: {error}"
+
+
+def _crl_fault(held: HeldList, issuer: x509.Certificate, *, now: datetime.datetime) -> str | None:
+    crl = held.crl
     if crl.issuer != issuer.subject:
         return "the CRL is of another authority"
     usage = certificates.extension_of(issuer, x509.KeyUsage)
     if usage is not None and not usage.crl_sign:
         return "the authority's key usage does not allow it to sign CRLs"
-    if not is_signed_by(crl, issuer):
+    if not held.is_genuine(issuer):
         return "the signature of the CRL is wrong"
     if crl.last_update_utc > now + _SKEW:
         return f"the CRL is from the future ({crl.last_update_utc:%Y-%m-%d %H:%M} UTC); check the clock"
+    known = {x509.IssuingDistributionPoint.oid, x509.AuthorityKeyIdentifier.oid, x509.CRLNumber.oid}
+    for extension in crl.extensions:
+        if isinstance(extension.value, x509.DeltaCRLIndicator):
+            return "the CRL holds changes only (a delta CRL)"
+        if extension.critical and extension.oid not in known:
+            return f"the CRL has a critical extension that is not understood ({extension.oid.dotted_string})"
+    scope = _scope(crl)
+    if scope is not None and (scope.indirect_crl or scope.only_some_reasons or scope.only_contains_attribute_certs):
+        return "the CRL is indirect or partial"
     if crl.next_update_utc is None or crl.next_update_utc < now:
-        return "the CRL is out of date"
-    return _scope_problem(certificate, crl)
+        return OUT_OF_DATE
+    return None
+
+
+def _scope(crl: x509.CertificateRevocationList) -> x509.IssuingDistributionPoint | None:
+    try:
+        return crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _crl_pair(crl: x509.CertificateRevocationList) -> str | None:
@@ -308,19 +353,10 @@ def _pair_problem(what: str, pair: str | None, algorithms: Collection[str]) -> s
 
 
 def _scope_problem(certificate: x509.Certificate, crl: x509.CertificateRevocationList) -> str | None:
-    known = {x509.IssuingDistributionPoint.oid, x509.AuthorityKeyIdentifier.oid, x509.CRLNumber.oid}
-    for extension in crl.extensions:
-        if isinstance(extension.value, x509.DeltaCRLIndicator):
-            return "the CRL holds changes only (a delta CRL)"
-        if extension.critical and extension.oid not in known:
-            return f"the CRL has a critical extension that is not understood ({extension.oid.dotted_string})"
-    try:
-        scope = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
-    except x509.ExtensionNotFound:
+    scope = _scope(crl)
+    if scope is None:
         return None
     authority = certificates.is_authority(certificate)
-    if scope.indirect_crl or scope.only_some_reasons or scope.only_contains_attribute_certs:
-        return "the CRL is indirect or partial"
     if (scope.only_contains_ca_certs and not authority) or (scope.only_contains_user_certs and authority):
         return "the CRL does not cover this kind of certificate"
     if scope.full_name:

@@ -9,6 +9,7 @@ Layout, all of it readable text (`docs/keyrings.md` shows one file of each kind)
     DIR/maps/OWNER/LABEL.toml               a name filter that gives certificates a user
     DIR/criteria.toml                       what criteria of such filters stand for
     DIR/revoked/OWNER/LABEL.toml            what an authority has revoked
+    DIR/crls/OWNER/LABEL.pem                the revocation list of an authority, ours or somebody else's
     DIR/grants.toml                         who may read which ring, if the settings ask for that
     DIR/store.toml                          settings; missing = defaults
 
@@ -205,9 +206,12 @@ class Files(Tables):
                 new_key = self._key_path(stored.owner, new_label, stored.certificate)
                 files.replace(new_key, files.read_secret(key), mode=0o600)
             self._write_certificate(stored.owner, stored.shown_owner, new_label, stored.trust, stored.certificate)
+            if (crl := self.crl_path(owner, label)).exists():
+                files.replace(self.crl_path(owner, new_label), files.read_trusted(crl), mode=0o644)
             for ring in self.rings_with(stored.owner, label):
                 self._write_ring(_mapped(ring, stored.owner, label, new_label))
             files.remove(self.certificate_path(owner, label))
+            files.remove(crl)
             self._drop_keys(stored.owner, label)
         return self.certificate(owner, new_label)
 
@@ -222,6 +226,7 @@ class Files(Tables):
             for ring in touched:
                 self._write_ring(_mapped(ring, canonical, label, None))
             files.remove(path)
+            files.remove(self.crl_path(owner, label))
             if request.exists():
                 files.remove(request)
             self._drop_keys(canonical, label)

@@ -26,6 +26,7 @@ from attls.keyring.revocation import (
     REVOKED,
     Answer,
     Cache,
+    HeldList,
     Level,
     Standing,
     crl_urls,
@@ -85,11 +86,11 @@ class Inquiries:
         self._settings = settings
         self._clock = clock
         self._answers = Cache(settings.ocsp_cache_size, each=settings.ocsp_cache_size_each)
-        self._lists: OrderedDict[str, tuple[x509.CertificateRevocationList, datetime]] = OrderedDict()
+        self._lists: OrderedDict[str, tuple[HeldList, datetime]] = OrderedDict()
         self._largest_list = settings.list_cache_largest or NO_LIMIT_BYTES
         self._most_places = settings.places_each or NO_LIMIT_PLACES
         self._most_places_of_all = settings.places_in_all or NO_LIMIT_PLACES_IN_ALL
-        self._own_lists = [read_crl(one) for one in lists]
+        self._own_lists = [HeldList(read_crl(one)) for one in lists]
         self._signer: Signer | None = None
         if identity is not None:
             self._signer = Signer(
@@ -166,7 +167,7 @@ class Inquiries:
 
     def _at_hand(self, certificate: x509.Certificate, issuer: x509.Certificate) -> list[Answer]:
         """Return what the lists on the ring say."""
-        return [self._judge_list(certificate, issuer, one) for one in self._own_lists if is_list_of(one, issuer)]
+        return [self._judge_list(certificate, issuer, one) for one in self._own_lists if is_list_of(one.crl, issuer)]
 
     def _responders(self, certificate: x509.Certificate, *, from_certificate: bool) -> Iterable[str]:
         settings = self._settings
@@ -238,10 +239,8 @@ class Inquiries:
             algorithms=settings.ocsp_algorithms,
         )
 
-    def _judge_list(
-        self, certificate: x509.Certificate, issuer: x509.Certificate, found: x509.CertificateRevocationList
-    ) -> Answer:
-        return judge_crl(certificate, issuer, found, now=self._clock(), algorithms=self._settings.list_algorithms)
+    def _judge_list(self, certificate: x509.Certificate, issuer: x509.Certificate, held: HeldList) -> Answer:
+        return judge_crl(certificate, issuer, held, now=self._clock(), algorithms=self._settings.list_algorithms)
 
     def _look_up(
         self, url: str, certificate: x509.Certificate, issuer: x509.Certificate
@@ -261,16 +260,16 @@ class Inquiries:
         if isinstance(reply, Answer):
             return reply
         try:
-            crl = read_crl(reply)
+            held = HeldList(read_crl(reply))
         except KeyringError as error:
             return Answer(Standing.UNKNOWN, f"{url}: {error}")
-        answer = self._judge_list(certificate, issuer, crl)
+        answer = self._judge_list(certificate, issuer, held)
         if answer.until is not None and len(reply) <= self._largest_list:
-            self._keep(url, crl, answer.until)
+            self._keep(url, held, answer.until)
         return answer
 
-    def _keep(self, url: str, crl: x509.CertificateRevocationList, until: datetime) -> None:
-        self._lists[url] = (crl, until)
+    def _keep(self, url: str, held: HeldList, until: datetime) -> None:
+        self._lists[url] = (held, until)
         self._lists.move_to_end(url)
         while len(self._lists) > self._settings.list_cache_size:
             self._lists.popitem(last=False)

@@ -18,6 +18,7 @@ from attls.keyring.certificates import Profile, Signer, build, generate_key, sub
 from attls.keyring.revocation import (
     Answer,
     Cache,
+    HeldList,
     Level,
     Revocation,
     Standing,
@@ -64,7 +65,7 @@ def crl(*revoked: Revocation, signer: Signer = ROOT, now: datetime.datetime = NO
 
 
 def judged(found: x509.CertificateRevocationList, *, now: datetime.datetime = NOW) -> Answer:
-    return judge_crl(LEAF.certificate, ROOT.certificate, found, now=now)
+    return judge_crl(LEAF.certificate, ROOT.certificate, HeldList(found), now=now)
 
 
 def test_sources_are_read_from_the_certificate() -> None:
@@ -98,6 +99,40 @@ def test_a_crl_that_cannot_be_believed_is_doubtful(
     answer = judged(found, now=now)
     assert answer.standing is Standing.UNKNOWN
     assert word in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "standing"),
+    [
+        (x509.ReasonFlags.key_compromise, Standing.REVOKED),
+        (x509.ReasonFlags.unspecified, Standing.REVOKED),
+        (x509.ReasonFlags.certificate_hold, Standing.UNKNOWN),
+    ],
+)
+def test_once_revoked_stays_revoked(reason: x509.ReasonFlags, standing: Standing) -> None:
+    """A list that is out of date still counts for whom it lists, except for a hold, which may be over by now."""
+    answer = judged(crl(Revocation(SERIAL, NOW - DAY, reason)), now=NOW + 2 * DAY)
+    assert (standing, None) == (answer.standing, answer.until)
+
+
+def test_a_list_is_verified_once_for_each_key() -> None:
+    """What was found about one authority says nothing of another one of the same name."""
+    held = HeldList(crl())
+    for _ in range(2):
+        assert [True, False] == [held.is_genuine(one.certificate) for one in (ROOT, OTHER)]
+        assert Standing.GOOD is judge_crl(LEAF.certificate, ROOT.certificate, held, now=NOW).standing
+
+
+def test_signatures_of_kinds_that_the_policy_does_not_list_are_doubtful() -> None:
+    """A list or an answer signed otherwise than CrlSigAlgPairs or OcspResponseSigAlgPairs say counts for nothing."""
+    for algorithms, standing in (
+        (("0403",), Standing.GOOD),
+        (("0401", "0403"), Standing.GOOD),
+        (("0401",), Standing.UNKNOWN),
+    ):
+        found = judge_crl(LEAF.certificate, ROOT.certificate, HeldList(crl()), now=NOW, algorithms=algorithms)
+        assert standing is found.standing
+        assert standing is judge(respond(ask()), algorithms=algorithms).standing
 
 
 def scoped(extension: x509.ExtensionType, *, critical: bool = True) -> x509.CertificateRevocationList:
@@ -148,7 +183,7 @@ def test_a_crl_signer_needs_the_usage() -> None:
     )  # fmt: skip
     signer = Signer(made, key)
     leaf = make("leaf", signer, profile=Profile(subject=subject_name("l"), days=1))
-    answer = judge_crl(leaf.certificate, made, crl(signer=signer), now=NOW)
+    answer = judge_crl(leaf.certificate, made, HeldList(crl(signer=signer)), now=NOW)
     assert "key usage" in answer.reason
 
 

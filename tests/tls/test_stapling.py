@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -97,14 +98,10 @@ def stapled(server: Environment, client: Environment, name: bytes = b"") -> tupl
 
 
 def step(one: Engine, other: Engine) -> None:
-    try:
+    with contextlib.suppress(WantReadError):
         one.do_handshake()
-    except WantReadError:
-        pass
-    try:
+    with contextlib.suppress(WantReadError):
         other.bio_write(one.bio_read(65536))
-    except WantReadError:
-        pass
 
 
 @pytest.mark.parametrize("protocols", [TLS12, TLS13])
