@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+import attls
 from attls import policy as law
 from attls.cli.output import dataset_option, diagnostic_text, json_option, print_diagnostics, print_json
 from attls.errors import AttlsError, Diagnostic, KeyringError, PolicyError
@@ -148,15 +149,19 @@ def show(
             }
         )
         return
-    for rule in rules:
-        for line in display.rule_lines(rule, _actions_of(loaded, rule), defaults):
-            click.echo(line)
-        click.echo()
-    if name is not None:
-        for action in actions:
-            for line in display.action_lines(action, display.action_effective(action, defaults)):
-                click.echo(line)
-            click.echo()
+    now, changed = datetime.now().astimezone(), loaded.changed
+    offset = now.utcoffset() or timedelta(0)
+    parts = [display.heading_lines(f"attls {attls.__version__}", loaded.stack.name or "TCPIP", changed, now)]
+    parts += [
+        display.rule_lines(rule, _actions_of(loaded, rule), defaults, changed=changed, utc_offset=offset)
+        for rule in rules
+    ]
+    parts += [
+        display.action_lines(action, display.action_effective(action, defaults), changed=changed)
+        for action in (actions if name is not None else ())
+    ]
+    for lines in parts:
+        click.echo("\n".join(lines) + "\n")
 
 
 @policy.command()

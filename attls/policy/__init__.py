@@ -82,6 +82,12 @@ class PolicySet:
         """Return the files of this policy as they are now; they equal `files` while nobody has changed any."""
         return {path: files.stamp(path) for path in self.files}
 
+    @property
+    def changed(self) -> datetime:
+        """When the newest of its files was last changed, in local time with its zone."""
+        moments = [stamp[2] for stamp in self.files.values() if stamp is not None]
+        return datetime.fromtimestamp(max(moments, default=0) // 1_000_000_000).astimezone()
+
     def next_change(self, now: datetime) -> datetime | None:
         """Return when, within a week from `now`, some rule starts or stops being in force; None if none does."""
         now = times.local(now)

@@ -164,7 +164,7 @@ def test_show_everything_and_one_thing(run: Run, good: Path) -> None:
     everything = run("show", good).stdout
     assert everything.index("policyRule:             web") < everything.index("policyRule:             late")
     assert "policyRule:             late" not in run("show", good, "web").stdout
-    assert run("show", good, "server").stdout.startswith("  TTLS Action:                  server\n")
+    assert "\n\n  TTLS Action:                  server\n" in run("show", good, "server").stdout
     wrong = run("show", good, "nothing")
     assert 1 == wrong.exit_code
     assert "no rule and no action named 'nothing'" in wrong.stderr
