@@ -25,7 +25,7 @@ from attls.policy.language import EFFECTIVE, Value
 from attls.policy.match import Matcher, Question
 from attls.policy.resolve import ACTIONS, Resolver
 from attls.policy.rules import Rule
-from attls.policy.shadows import in_front, is_possible, meet
+from attls.policy.shadows import Shadows, is_possible, meet
 from attls.policy.text import Statement
 
 # Pairs of rules that are compared for partial shadows before we stop looking: a second or two.
@@ -72,6 +72,7 @@ def _never_in_force(resolver: Resolver, rules: Sequence[Rule], now: datetime) ->
 
 
 def _shadowed_rules(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher) -> None:
+    shadows = Shadows(rules, matcher)
     for index, rule in enumerate(rules):
         node = _node(resolver, rule)
         if not is_possible(rule.conditions):
@@ -82,7 +83,7 @@ def _shadowed_rules(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher)
                 word=1,
             )
             continue
-        above = in_front(index, rules, matcher)
+        above = shadows.in_front(index)
         if above:
             shown = [f"'{item.name}' ({item.file}:{item.line})" for item in above[:4]]
             if above[4:]:

@@ -20,6 +20,7 @@ from attls.policy.rules import Rule
 _ANY = chr(0xFFFF)  # stands for "some character" where a pattern is asked about another
 _MOST_PIECES = 64  # that a rule is compared in; one of more ranges is only compared with each other rule by itself
 _MOST_CUTS = 256  # before we stop looking for rules that cover another together
+_MOST_LOOKS = 3_000_000  # at rules, for those of one policy: some seconds
 
 _Ranges = tuple[AddressRange, ...] | tuple[PortRange, ...]
 _Stretch = tuple[int, int]
@@ -59,34 +60,51 @@ def is_possible(conditions: Conditions) -> bool:
     return any(all(_sides(conditions, version)) for version in _ALL_ADDRESSES)
 
 
-def in_front(index: int, rules: Sequence[Rule], matcher: Matcher) -> tuple[Rule, ...]:
-    """Return the rules before `rules[index]` that take all its connections: one, or several that do so together.
+class Shadows:
+    """Finds what stands in front of the rules of one policy; `matcher` is that of `rules`.
 
-    Nothing is returned where a connection is left for the rule, or where it would take too long to tell. `matcher` is
-    that of `rules`.
+    Looking takes a bounded time in all. Once it is used up, only the first rule that takes a rule's lowest connection
+    is asked whether it covers the whole, which still finds most.
     """
-    conditions = rules[index].conditions
-    owner = Owner(user=conditions.user, job=conditions.job)
-    takers: dict[int, None] = {}
-    cuts = 0
-    for direction, version in product(sorted(conditions.directions, key=lambda item: item.value), _ALL_ADDRESSES):
-        waiting = _boxes(conditions, version)
-        while waiting:
-            box = waiting.pop()
-            earlier = [
-                number
-                for number in matcher.find_all(_lowest(direction, version, box), owner, None, before=index)
-                if _owners_and_times_cover(rules[number].conditions, conditions)
-            ]
-            for number in earlier if not takers else ():
-                if covers(rules[number].conditions, conditions):
-                    return (rules[number],)
-            cuts += 1
-            if not earlier or cuts > _MOST_CUTS or len(waiting) > _MOST_PIECES:
-                return ()
-            takers[earlier[0]] = None
-            waiting += _rest(box, _around(rules[earlier[0]].conditions, version, box))
-    return tuple(rules[number] for number in sorted(takers))
+
+    def __init__(self, rules: Sequence[Rule], matcher: Matcher) -> None:
+        self._rules = rules
+        self._matcher = matcher
+        self._looks = _MOST_LOOKS
+
+    def in_front(self, index: int) -> tuple[Rule, ...]:
+        """Return the rules before number `index` that take all its connections: one, or several that do so together.
+
+        Nothing is returned where a connection is left for the rule, or where it would take too long to tell.
+        """
+        conditions = self._rules[index].conditions
+        takers: dict[int, None] = {}
+        cuts = 0
+        for direction, version in product(sorted(conditions.directions, key=lambda item: item.value), _ALL_ADDRESSES):
+            waiting = _boxes(conditions, version)
+            while waiting:
+                box = waiting.pop()
+                earlier = self._that_take(_lowest(direction, version, box), conditions, index)
+                for number in earlier if not takers else ():
+                    if covers(self._rules[number].conditions, conditions):
+                        return (self._rules[number],)
+                cuts += 1
+                if not earlier or cuts > _MOST_CUTS or len(waiting) > _MOST_PIECES or self._looks <= 0:
+                    return ()
+                takers[earlier[0]] = None
+                waiting += _rest(box, _around(self._rules[earlier[0]].conditions, version, box))
+        return tuple(self._rules[number] for number in sorted(takers))
+
+    def _that_take(self, connection: Question, conditions: Conditions, index: int) -> list[int]:
+        # The rules before `index` that take a connection whoever of those that `conditions` accept makes it, and when.
+        owner = Owner(user=conditions.user, job=conditions.job)
+        if self._looks > 0:
+            found = self._matcher.find_all(connection, owner, None, before=index)
+            self._looks -= 1 + len(found)
+        else:
+            first = self._matcher.find(connection, owner, None)
+            found = [] if first is None or first >= index else [first]
+        return [number for number in found if _owners_and_times_cover(self._rules[number].conditions, conditions)]
 
 
 def _owners_and_times_cover(wider: Conditions, narrower: Conditions) -> bool:

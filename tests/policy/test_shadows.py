@@ -13,7 +13,7 @@ from attls.model import AddressRange, Conditions, Direction, Owner, PortRange, T
 from attls.policy.compare import witness
 from attls.policy.match import Matcher, Question, explain
 from attls.policy.rules import Rule
-from attls.policy.shadows import covers, in_front, is_possible, meet
+from attls.policy.shadows import Shadows, covers, is_possible, meet
 
 NOW = datetime(2026, 7, 31, 12, 0)
 
@@ -86,7 +86,7 @@ def rules_of(several: list[Conditions]) -> list[Rule]:
 
 def names_in_front(*several: Conditions) -> list[str]:
     rules = rules_of(list(several))
-    return [rule.name for rule in in_front(len(rules) - 1, rules, Matcher(rules))]
+    return [rule.name for rule in Shadows(rules, Matcher(rules)).in_front(len(rules) - 1)]
 
 
 INBOUND = frozenset({Direction.INBOUND})
@@ -165,7 +165,7 @@ def test_whatever_stands_in_front_leaves_nothing_and_nothing_else_is_left_out(se
         if [step.matched for step in explain(rules, question(direction, port, place), Owner(job=job), NOW)]
         == [False] * index + [True]
     ]
-    above = in_front(index, rules, Matcher(rules))
+    above = Shadows(rules, Matcher(rules)).in_front(index)
     if above:
         assert [] == left
     elif jobs == [None]:
