@@ -477,7 +477,7 @@ def read(data: bytes, *, password: bytes | None = None, name: str = "the file") 
     try:
         _read_into(contents, data, password, name)
     except UNREADABLE as error:
-        raise KeyringError(f"{name} is damaged: {_first_line(error)}", 103) from error
+        raise KeyringError(f"{name} is damaged: {first_line(error)}", 103) from error
     if len(contents.certificates) > _MOST_CERTIFICATES:
         raise KeyringError(f"{name} holds more than {_MOST_CERTIFICATES} certificates; split it", 103)
     return contents
@@ -639,11 +639,12 @@ def load_certificate(der: bytes) -> x509.Certificate:
             certificate.public_key()
             _ = certificate.extensions, certificate.subject, certificate.issuer
     except UNREADABLE as error:
-        raise KeyringError(f"a certificate cannot be read: {_first_line(error)}", 103) from error
+        raise KeyringError(f"a certificate cannot be read: {first_line(error)}", 103) from error
     return certificate
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what a library says is wrong, as part of a sentence."""
     return (str(error).splitlines() or ["unreadable"])[0].rstrip(".")[:200]
 
 

@@ -212,12 +212,9 @@ def build_crl(
 def read_crl(data: bytes) -> x509.CertificateRevocationList:
     """Read one CRL, DER or PEM. Raises KeyringError (436) when it is none."""
     try:
-        found = certificates.read(data, name="the CRL").crls
-    except KeyringError as error:
-        raise KeyringError(str(error), UNDECIDED) from error
-    if len(found) != 1:
-        raise KeyringError("what was fetched is not a CRL", UNDECIDED)
-    return found[0]
+        return x509.load_der_x509_crl(data) if data[:1] == b"\x30" else x509.load_pem_x509_crl(data)
+    except certificates.UNREADABLE as error:
+        raise KeyringError(f"it is no CRL, or a damaged one ({certificates.first_line(error)})", UNDECIDED) from error
 
 
 def is_list_of(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:

@@ -511,12 +511,15 @@ class Resolver:
                 coded.update(self.coded(kind, name))
         for parameter, what, refused in limits(settings, coded):
             line = next(filter(None, (self._line_of(parameter, *pair) for pair in _innermost_first(names))), None)
+            keyword = line.keyword if line is not None else parameter
+            if line is None and refused and names[0] is not None:
+                line = self._line_of("Envfile", ACTIONS[0], names[0])
             if line is None or (line, parameter) in self._limited:
                 continue  # from a file of environment variables, or said already
             self._limited.add((line, parameter))
             instead = language.PARAMETERS[parameter].instead
             report = self.findings.error if refused else self.findings.warning
-            report(line, "not-supported", f"{line.keyword}: {what}; {instead}")
+            report(line, "not-supported", f"{keyword}: {what}; {instead}")
 
     def _line_of(self, parameter: str, statement: str, name: str) -> Statement | None:
         # The line of an action, or of a block in it, that says `parameter`.

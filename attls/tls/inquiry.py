@@ -41,6 +41,7 @@ from attls.keyring.revocation import (
 )
 from attls.keyring.signatures import check_pair, sign_request
 from attls.model import Revocation
+from attls.policy import codes
 from attls.tls.verification import RefusedError
 
 LONGEST_GET = 255  # RFC 6960 appendix A.1: longer requests go by POST
@@ -48,7 +49,6 @@ NO_LIMIT_SECONDS = 60  # what a policy that sets no limit gets: the peer is wait
 NO_LIMIT_BYTES = 64 * 1024 * 1024
 NO_LIMIT_PLACES = 256
 NO_LIMIT_PLACES_IN_ALL = 1024
-LARGEST_NONCE = 128  # RFC 9654
 
 Reply = bytes | Answer
 Inquiry = Generator["Question", Reply, None]
@@ -192,7 +192,7 @@ class Inquiries:
         about = (certificates.der(certificate), certificates.der(issuer))
         nonce = None
         if settings.ocsp_nonce or settings.ocsp_nonce_required:
-            nonce = os.urandom(min(settings.ocsp_nonce_size, LARGEST_NONCE))
+            nonce = os.urandom(min(settings.ocsp_nonce_size, codes.LARGEST_NONCE))
         known = self._answers.get(url, about, self._clock()) if nonce is None else None
         if known is not None:
             return known

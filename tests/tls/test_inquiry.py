@@ -290,7 +290,7 @@ def test_no_responder_fills_the_cache() -> None:
 
 @pytest.mark.parametrize("by_get", [False, True])
 def test_requests_are_signed_where_policy_says_so(by_get: bool) -> None:
-    """With the certificate of OcspRequestSigkeylabel, in the way of OcspRequestSigalg; a key that does not fit is 428."""
+    """With the key of OcspRequestSigkeylabel, in the way of OcspRequestSigalg; one that does not fit is 428."""
     signer, leaf = family()
     key = ec.generate_private_key(ec.SECP256R1())
     profile = Profile(subject=certificates.subject_name("who asks"), days=100)
