@@ -49,7 +49,6 @@ UNCONFIRMED_NAME = Reason(447, "unconfirmed-name", "the server did not confirm t
 NO_MASTER_SECRET = Reason(462, "no-master-secret", "the peer has no extended master secret, and policy requires it")
 NO_INDICATION = Reason(434, "no-renegotiation-info", "the client does not indicate secure renegotiation")
 NO_FRAGMENT = Reason(448, "no-fragment-length", "the client asks for no record length, and policy requires one")
-OTHER_GROUP = Reason(402, "no-group", "the key exchange group agreed on is not one that policy lists")
 BAD_HELLO = Reason(410, "bad-hello", "the peer's first message is no ClientHello that could be read")
 BAD_MAC = Reason(411, "bad-mac", "a TLS record did not decrypt")
 

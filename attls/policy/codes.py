@@ -223,7 +223,7 @@ NEGOTIABLE = frozenset(
     }
 )
 
-# Curves that the library can be held to, groups that it does not have, and groups no stronger than its own weakest.
-SETTABLE_CURVES = frozenset({23, 24, 25})
-MISSING_GROUPS = frozenset({19, 21, 26, 27, 28})
-ORDINARY_GROUPS = frozenset({19, 21, 23, 26, 29, 256, 257})
+# Groups and signature pairs that the TLS library here does not have, and those it uses with the oldest protocols alone.
+MISSING_GROUPS = frozenset({19, 21})
+MISSING_PAIRS = frozenset({"0101", "0202", "0302", "0402"})
+OLD_PAIRS = frozenset({"0201", "0203"})

@@ -569,6 +569,12 @@ _CIPHER = Statement(
     inside=("TTLSEnvironmentAction", "TTLSConnectionAction"),
 )
 
+_MISSING_GROUPS = "0019 and 0021 do not exist here; they are left out, and a list of nothing else is an error"
+_MISSING_PAIRS = (
+    "MD5 and DSA do not exist here, nor SHA-1 unless TLS 1.0 or 1.1 is on; they are left out, and a list of nothing "
+    "else is an error"
+)
+
 _SIGNATURE = Statement(
     "TTLSSignatureParms",
     "Curves, groups and signature algorithms in order of preference.",
@@ -576,73 +582,69 @@ _SIGNATURE = Statement(
         Parameter(
             "ClientECurves",
             Kind.CLIENT_GROUPS,
-            "Curves and groups that a client offers; with TLS 1.3 on, z/OS adds 0029 to its default.",
+            "Curves and groups that a client offers, in this order; with TLS 1.3 on, z/OS adds 0029 to its default.",
             codes.ZOS_CLIENT_CURVES,
             (),
             many=True,
             since="V2R1",
-            instead="exactly one of 0023, 0024 and 0025 is offered alone; of several of 0024 and 0025 the first; for "
-            "other lists that name a group no stronger than 0023 or 0029 the library's own list is offered "
-            "(X25519MLKEM768, 0029, 0023, 0030, 0024, 0025), which has nothing weaker; with all others (4588, 0030) "
-            "the library's list is offered and a server that takes another group is refused",
+            instead=_MISSING_GROUPS,
             depends=True,
         ),
         Parameter(
             "ClientKeyShareGroups",
             Kind.GROUPS,
-            "Groups for which a TLS 1.3 client sends a key share at once.",
+            "Groups for which a TLS 1.3 client sends a key share at once, in the order of ClientECurves. If there is "
+            "none, the first group of ClientECurves; a server that wants another asks for it with one more round trip.",
             codes.ZOS_CLIENT_KEY_SHARES,
             (),
             many=True,
             since="V2R4",
-            instead="the library chooses the shares among what ClientECurves leaves; a server that wants another group "
-            "asks for it with one more round trip",
+            instead="a share is sent only for groups that exist here and stand in ClientECurves",
             depends=True,
         ),
         Parameter(
             "ServerKexECurves",
             Kind.GROUPS,
-            "Curves that a server uses up to TLS 1.2. The first that the client has too is used, except that 0029 and "
-            "0030 stand in the library's own order.",
+            "Curves that a server uses up to TLS 1.2; the first that the client has too.",
             codes.ZOS_SERVER_CURVES,
             (),
             many=True,
             since="V2R5",
-            instead="0019, 0021 and the Brainpool curves do not exist here; they are left out",
+            instead=_MISSING_GROUPS,
             depends=True,
         ),
         Parameter(
             "ServerKeyShareGroups",
             Kind.GROUPS,
-            "Groups that a TLS 1.3 server accepts, in the order of ServerKexECurves. A hybrid such as X25519MLKEM768 "
-            "counts as its classical part too.",
+            "Groups that a TLS 1.3 server accepts; the first that the client has too, also if its key share is then "
+            "asked for with one more round trip.",
             codes.ZOS_SERVER_KEY_SHARES,
             (),
             many=True,
             since="V2R4",
-            instead="0019, 0021 and the Brainpool curves do not exist here; they are left out",
+            instead=_MISSING_GROUPS,
             depends=True,
         ),
         Parameter(
             "SignaturePairs",
             Kind.PAIRS,
-            "Signature algorithms; with TLS 1.3 on, z/OS adds the RSA-PSS ones to its default.",
+            "Signature algorithms of both ends, from TLS 1.2 on; with TLS 1.3 on, z/OS adds the RSA-PSS ones to its "
+            "default, and never to a list of yours: without them RSA keys cannot sign there.",
             codes.ZOS_SIGNATURE_PAIRS,
             (),
             many=True,
             since="V2R1",
-            instead="the library's own list is used: SHA-256 and better, and SHA-224 up to TLS 1.2; a list of nothing "
-            "but SHA-384 and better is an error",
+            instead=_MISSING_PAIRS,
             depends=True,
         ),
         Parameter(
             "SignaturePairsCert",
             Kind.PAIRS,
-            "Signature algorithms in certificates, where other than SignaturePairs.",
+            "Signature algorithms in the peer's certificates up to the anchor on the ring; silent, SignaturePairs. "
+            "Others are refused; the peer is not told beforehand.",
             many=True,
             since="V2R4",
-            instead="the library's own list is used: SHA-256 and better, and SHA-224 up to TLS 1.2; a list of nothing "
-            "but SHA-384 and better is an error",
+            instead=_MISSING_PAIRS,
             depends=True,
         ),
     ),

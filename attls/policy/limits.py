@@ -12,9 +12,6 @@ from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.policy import codes
 from attls.policy.language import Value
 
-# Pairs up to SHA-256 (first byte: the hash) and their like: as weak as the weakest that TLS 1.3 has.
-_ORDINARY_PAIRS = frozenset({"0804", "0807"})
-
 
 def limits(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
     """Find the coded parameters that do not take effect as written: name, what exactly, and whether that is refused.
@@ -29,34 +26,28 @@ def limits(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[
         ("SignaturePairs", settings.signature_pairs),
         ("SignaturePairsCert", settings.signature_pairs_cert),
     ):
-        if name in coded:
-            yield name, "the list has no effect", not any(pair in _ORDINARY_PAIRS or pair < "05" for pair in pairs)
+        lacking = codes.MISSING_PAIRS if _has_old(settings) else codes.MISSING_PAIRS | codes.OLD_PAIRS
+        missing = [pair for pair in pairs if pair in lacking]
+        if name in coded and missing:
+            yield name, f"{_list(missing)} cannot be used", len(missing) == len(pairs)
     yield from _client(settings, coded) if settings.role is HandshakeRole.CLIENT else _server(settings, coded)
     yield from _revocation(settings.revocation or Revocation(), coded)
 
 
 def _client(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
     new = Protocol.TLSV1_3 in settings.protocols
-    curves = settings.client_curves
-    exact = len(curves) == 1 and curves[0] in codes.SETTABLE_CURVES
-    # Lists of strong groups that cannot be set are held to by refusing other outcomes.
-    held = not any(group in codes.ORDINARY_GROUPS for group in curves) and not codes.SETTABLE_CURVES.issuperset(curves)
-    if "ClientECurves" in coded and curves and not exact and not held:
-        yield "ClientECurves", "the list is not offered as it stands", False
-    if "ClientKeyShareGroups" in coded and new and not (exact and settings.client_key_share_groups == curves):
-        yield "ClientKeyShareGroups", "the list has no effect", False
+    yield from _groups("ClientECurves", settings.client_curves, coded)
+    shares, curves = settings.client_key_share_groups, settings.client_curves or settings.client_key_share_groups
+    without = [f"{group:04}" for group in shares if group not in curves or group in codes.MISSING_GROUPS]
+    if "ClientKeyShareGroups" in coded and new and without:
+        yield "ClientKeyShareGroups", f"for {_list(without)} no key share is sent", False
     if "ClientHandshakeSNI" in coded and settings.sni_required and new:
         yield "ClientHandshakeSNI", "Required has no more effect than Optional with TLS 1.3", False
 
 
 def _server(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
-    for name, groups in (
-        ("ServerKexECurves", settings.server_kex_curves),
-        ("ServerKeyShareGroups", settings.server_key_share_groups),
-    ):
-        missing = [f"{group:04}" for group in groups if group in codes.MISSING_GROUPS]
-        if name in coded and missing:
-            yield name, f"{_list(missing)} cannot be used", False
+    yield from _groups("ServerKexECurves", settings.server_kex_curves, coded)
+    yield from _groups("ServerKeyShareGroups", settings.server_key_share_groups, coded)
     if "GSK_V3_SIDCACHE_SIZE" in coded and settings.session_cache_size:
         yield "GSK_V3_SIDCACHE_SIZE", "the number has no effect on a server", False
     if Protocol.TLSV1_3 not in settings.protocols:
@@ -83,6 +74,16 @@ def _revocation(asked: Revocation, coded: Mapping[str, Value]) -> Iterator[tuple
     for name in ("OcspResponseTimeout", "OcspMaxResponseSize", "HttpCdpResponseTimeout", "HttpCdpMaxResponseSize"):
         if coded.get(name) == 0:
             yield name, "there is a limit all the same", False
+
+
+def _groups(name: str, groups: tuple[int, ...], coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
+    missing = [f"{group:04}" for group in groups if group in codes.MISSING_GROUPS]
+    if name in coded and missing:
+        yield name, f"{_list(missing)} cannot be used", len(missing) == len(groups)
+
+
+def _has_old(settings: TlsSettings) -> bool:
+    return any(protocol < Protocol.TLSV1_2 for protocol in settings.protocols)
 
 
 def _list(names: list[str]) -> str:

@@ -27,7 +27,7 @@ from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Identity, Keyring, UserMap
 from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol, Revocation, TlsSettings
-from attls.tls import ciphers, groups, hello, names, reasons, verification
+from attls.tls import ciphers, groups, hello, library, names, reasons, verification
 from attls.tls.engine import (
     MISSING_EXTENSION,
     UNRECOGNIZED_NAME,
@@ -88,7 +88,8 @@ class Environment:
         asks = verifies and (revocation.asks or bool(keyring.lists))
         self._inquiries = self._ready_to_ask(revocation) if asks else None
         self._has_mode = settings.certificate_validation != "Any"  # what Any asks for, OpenSSL has checked
-        self._keeps_chain = self._has_mode or self._inquiries is not None
+        self._certificate_pairs = frozenset(settings.signature_pairs_cert or settings.signature_pairs)
+        self._keeps_chain = self._has_mode or self._inquiries is not None or bool(self._certificate_pairs)
         # A resumed handshake brings no chain that could be asked about, so where revocation counts there is none.
         self._resumes = bool(settings.session_timeout and settings.session_cache_size) and self._inquiries is None
         self._sessions: OrderedDict[tuple[str, int], tuple[SSL.Session, float]] = OrderedDict()
@@ -97,21 +98,26 @@ class Environment:
         self._labels = dict(settings.server_sni) if self.is_server else {}
         # What a server says of its own certificates; whoever has a network renews it while this environment serves.
         self.staples = self._ready_to_staple(revocation) if self.is_server and revocation.staples else None
-        self._offered_curve, self._judges_group = groups.of_client(settings.client_curves)
+        # TLS 1.3 has a list of groups of its own; which one counts is known when the ClientHello has been heard.
+        self._has_two_lists = (
+            self.is_server
+            and Protocol.TLSV1_3 in settings.protocols
+            and len(settings.protocols) > 1
+            and settings.server_key_share_groups != settings.server_kex_curves
+        )
         self._listens = self.is_server and (
             settings.server_sni_demand is not Demand.OFF
             or settings.server_fragment_demand is Demand.REQUIRED
             or settings.server_extended_master_secret is Demand.REQUIRED
             or settings.renegotiation_indicator in ("Server", "Both")
-            or bool(groups.of_server(settings.server_kex_curves) or groups.of_server(settings.server_key_share_groups))
+            or self._has_two_lists
         )
         self._checks = not self.is_server and (
-            self._judges_group
-            or (settings.sni_required and bool(self._server_name))
+            (settings.sni_required and bool(self._server_name))
             or settings.sni_match_required
             or settings.client_extended_master_secret is Demand.REQUIRED
         )
-        self._contexts: dict[tuple[str | None, int | None], SSL.Context] = {}
+        self._contexts: dict[tuple[str | None, bool], SSL.Context] = {}
         self._renewal: float | None = None
         self._open()
 
@@ -230,20 +236,21 @@ class Environment:
         """Build the contexts that any connection may need at once, so that what is wrong shows before the first."""
         try:
             self._contexts = {}
-            self._context = self._context_for(None, self._offered_curve if not self.is_server else None)
-            for label in self._labels.values():
-                self._context_for(label, None)
+            self._context = self._context_for(None, older=False)
+            for label in (None, *self._labels.values()):
+                for older in (False, True) if self._has_two_lists else (False,):
+                    self._context_for(label, older=older)
         except SSL.Error as error:
             reason, detail = reasons.of_openssl(error.args[0] if error.args else ())
             raise TlsError(
                 Reason(reason.code, errors.ENVIRONMENT.word, f"OpenSSL refuses the settings of the rule: {detail}")
             ) from error
 
-    def _context_for(self, label: str | None, curve: int | None) -> SSL.Context:
-        """Return the context with the certificate `label` (None: the usual ones) that is held to `curve`, if any."""
-        context = self._contexts.get((label, curve))
+    def _context_for(self, label: str | None, *, older: bool) -> SSL.Context:
+        """Return the context with the certificate `label` (None: the usual ones), `older` for up to TLS 1.2."""
+        context = self._contexts.get((label, older))
         if context is None:
-            context = self._contexts[label, curve] = self._build(label, curve)
+            context = self._contexts[label, older] = self._build(label, older=older)
         return context
 
     def _renew(self, now: float) -> None:
@@ -261,7 +268,7 @@ class Environment:
         settings = self.settings
         return bool(settings.server_tickets and settings.server_ticket_count and self._resumes)
 
-    def _build(self, label: str | None, curve: int | None) -> SSL.Context:
+    def _build(self, label: str | None, *, older: bool) -> SSL.Context:
         settings = self.settings
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
@@ -276,7 +283,8 @@ class Environment:
         if master_secret is Demand.OFF:
             context.set_options(_NO_EXTENDED_MASTER_SECRET)
         self._set_protocols_and_ciphers(context)
-        groups.hold(context, curve)
+        library.hold_to_groups(context, self._groups(older=older))
+        library.hold_to_signatures(context, settings.signature_pairs)
         self._set_identity(context, label)
         self._set_trust(context)
         self._set_sessions(context, settings)
@@ -303,25 +311,21 @@ class Environment:
             label = self._labels.get(client.server_name or "")
             if label is None and client.server_name is not None and settings.server_sni_match_required:
                 raise Refusal(errors.UNKNOWN_SERVER_NAME, UNRECOGNIZED_NAME, f"asked for {client.server_name}")
-        wanted = self._server_groups(new=SSL.TLS1_3_VERSION in client.versions and Protocol.TLSV1_3 in self._usable)
-        # A client of the days before the extension takes any curve (RFC 8422 section 4).
-        curve = groups.choose(wanted, client.groups or wanted) if wanted else None
-        return self._context_for(label, curve)
+        new = SSL.TLS1_3_VERSION in client.versions and Protocol.TLSV1_3 in self._usable
+        return self._context_for(label, older=self._has_two_lists and not new)
 
-    def _server_groups(self, *, new: bool) -> tuple[int, ...]:
+    def _groups(self, *, older: bool) -> str | None:
         settings = self.settings
-        return groups.of_server(settings.server_key_share_groups if new else settings.server_kex_curves)
+        if not self.is_server:
+            return groups.of_client(settings.client_curves, settings.client_key_share_groups)
+        newer = Protocol.TLSV1_3 in settings.protocols and not older
+        return groups.of_server(settings.server_key_share_groups if newer else settings.server_kex_curves)
 
     def _judge_client(self, engine: SSL.Connection, client: hello.ClientHello, done: bool) -> None:
         """Refuse a client for what came out of the handshake so far."""
         settings = self.settings
         version = engine.get_protocol_version() or 0
-        new = version >= SSL.TLS1_3_VERSION
-        group = groups.number(engine.get_group_name())
-        wanted = self._server_groups(new=new)
-        if wanted and group and not groups.listed(wanted, group):
-            raise Refusal(errors.OTHER_GROUP, detail=f"{engine.get_group_name()}")
-        if new:
+        if version >= SSL.TLS1_3_VERSION:
             return
         if (
             settings.server_extended_master_secret is Demand.REQUIRED
@@ -336,9 +340,6 @@ class Environment:
         settings = self.settings
         if isinstance(engine, CheckingEngine) and engine.warned:
             raise Refusal(errors.UNCONFIRMED_NAME, detail="the server does not know the name")
-        group = groups.number(engine.get_group_name())
-        if self._judges_group and (group or done) and not groups.listed(settings.client_curves, group):
-            raise Refusal(errors.OTHER_GROUP, detail=engine.get_group_name() or "none")
         # TLS 1.3 always has what the extended master secret brought, and confirms a name where we cannot look.
         answer = hello.server_extensions(flight)
         if (engine.get_protocol_version() or 0) >= SSL.TLS1_3_VERSION or (answer is None and not done):
@@ -510,6 +511,8 @@ class Environment:
             verification.check_key(certificate, settings)
             if self._has_mode:
                 verification.check_mode(peer.chain(), settings)
+            if self._certificate_pairs:
+                verification.check_signatures(peer.chain(), self._certificate_pairs)
             self._check_name(certificate)
             if self.knows_users:
                 der = certificate.to_cryptography().public_bytes(Encoding.DER)

@@ -1,94 +1,66 @@
-"""Key exchange groups: what policy lists, what can be set here, and the Diffie-Hellman parameters of a server.
-
-The library can be told one NIST curve or left to its own list. So a server hears the ClientHello first and then takes
-a context whose only curve is the one that policy prefers among those the client offers. Where the groups of a list
-cannot be set (X25519, the post-quantum ones), the library's list is used and the outcome is judged instead.
-"""
+"""Key exchange groups: what policy lists in the words of the library, and the Diffie-Hellman parameters of a server."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
-_CURVES: dict[int, type[ec.EllipticCurve]] = {23: ec.SECP256R1, 24: ec.SECP384R1, 25: ec.SECP521R1}
+from attls.errors import Reason, TlsError
+
+# IANA numbers (TLS Supported Groups) and the library's names; what is missing here does not exist in the library.
 _NAMES = {
-    "secp256r1": 23,
-    "prime256v1": 23,
-    "secp384r1": 24,
-    "secp521r1": 25,
-    "x25519": 29,
-    "x448": 30,
-    "ffdhe2048": 256,
-    "ffdhe3072": 257,
-    "ffdhe4096": 258,
-    "ffdhe6144": 259,
-    "ffdhe8192": 260,
-    "mlkem512": 512,
-    "mlkem768": 513,
-    "mlkem1024": 514,
-    "secp256r1mlkem768": 4587,
-    "x25519mlkem768": 4588,
-    "secp384r1mlkem1024": 4589,
+    23: "secp256r1",
+    24: "secp384r1",
+    25: "secp521r1",
+    26: "brainpoolP256r1",
+    27: "brainpoolP384r1",
+    28: "brainpoolP512r1",
+    29: "X25519",
+    30: "X448",
+    256: "ffdhe2048",
+    257: "ffdhe3072",
+    258: "ffdhe4096",
+    259: "ffdhe6144",
+    260: "ffdhe8192",
+    512: "MLKEM512",
+    513: "MLKEM768",
+    514: "MLKEM1024",
+    4587: "SecP256r1MLKEM768",
+    4588: "X25519MLKEM768",
+    4589: "SecP384r1MLKEM1024",
 }
-# A hybrid does the classical exchange too, so it satisfies a policy that asks for that.
-_CLASSICAL_PART = {4587: 23, 4588: 29, 4589: 24}
-# Curves that the library does not have and that are no stronger than what it has instead. Stronger ones that it lacks
-# stay in a list, so that what it takes instead is refused.
-_UNAVAILABLE = frozenset({19, 21, 26})
-# About 128 bits or less: no stronger than the weakest group of the library's own list.
-_ORDINARY = frozenset({19, 21, 23, 26, 29, 256, 257})
+AVAILABLE = frozenset(_NAMES)
+# What the library offers by itself; written out only to choose the key shares among them.
+_USUAL = (4588, 29, 23, 30, 24, 25)
 
 
-def listed(wanted: Sequence[int], group: int) -> bool:
-    """Say whether `group` (IANA number) is in the list, itself or as the classical part of a hybrid."""
-    return group in wanted or _CLASSICAL_PART.get(group) in wanted
+def of_client(wanted: Sequence[int], shares: Sequence[int]) -> str | None:
+    """Return what a client offers in the library's words, None for the library's own list.
 
-
-def number(name: str | None) -> int:
-    """Return the IANA number of a group as the library names it, 0 for none or one we do not know."""
-    return _NAMES.get((name or "").lower(), 0)
-
-
-def choose(wanted: Sequence[int], offered: Container[int]) -> int | None:
-    """Return the curve that a server has to be held to for a client that offers `offered`; None: the library chooses.
-
-    What the library chooses by itself must then be judged by `listed`. Without a common group the first curve of the
-    list is returned: the library will find that out and refuse, or use a cipher suite without a curve.
+    `shares` are the groups for which a key share goes along with the first message; without one of them that is also
+    in `wanted`, the library sends one for the first group. Raises TlsError when no group of the list exists.
     """
-    available = [group for group in wanted if group not in _UNAVAILABLE]
-    for group in available:
-        if group in offered or any(part == group and hybrid in offered for hybrid, part in _CLASSICAL_PART.items()):
-            return group if group in _CURVES else None
-    return next((group for group in available if group in _CURVES), None)
+    if not wanted and not shares:
+        return None
+    return ":".join(("*" if group in shares else "") + _NAMES[group] for group in _existing(wanted or _USUAL))
 
 
-def of_server(wanted: Sequence[int]) -> tuple[int, ...]:
-    """Return the groups of a server's list that exist here; empty leaves the choice to the library."""
-    return tuple(group for group in wanted if group not in _UNAVAILABLE)
+def of_server(wanted: Sequence[int]) -> str | None:
+    """Return what a server accepts in the library's words, None for the library's own list.
 
-
-def of_client(wanted: Sequence[int]) -> tuple[int | None, bool]:
-    """Return the one curve that a client offers (None: the library's list), and whether the outcome must be judged.
-
-    A list is never answered with less security than it asks for: the library's list, none of whose groups is weaker
-    than P-256, stands in only for lists that admit as much.
+    Every group is a class of its own (`/`), so that the server's first counts even where the client has to be asked
+    for another key share. Raises TlsError when no group of the list exists.
     """
-    if len(wanted) == 1 and wanted[0] in _CURVES:
-        return wanted[0], False
-    if not wanted or any(group in _ORDINARY for group in wanted):
-        return None, False
-    if all(group in _CURVES for group in wanted):
-        return wanted[0], False
-    return None, True
+    return "/".join(_NAMES[group] for group in _existing(wanted)) if wanted else None
 
 
-def hold(context: SSL.Context, curve: int | None) -> None:
-    """Leave `context` only the named curve; None keeps the library's list."""
-    if curve is not None:
-        context.set_tmp_ecdh(_CURVES[curve]())
+def _existing(wanted: Sequence[int]) -> list[int]:
+    existing = [group for group in wanted if group in _NAMES]
+    if not existing:
+        raise TlsError(Reason(402, "no-group", "the TLS library has none of the groups and curves that policy lists"))
+    return existing
 
 
 def set_dh(context: SSL.Context, bits: int) -> None:

@@ -19,7 +19,6 @@ SERVER_NAME = 0
 MAXIMUM_FRAGMENT = 1
 EXTENDED_MASTER_SECRET = 23
 RENEGOTIATION_INFO = 65281
-_GROUPS = 10
 _VERSIONS = 43
 
 _CLIENT_HELLO = 1
@@ -33,13 +32,12 @@ _HELLO_RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167ab
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """What a client offers: the host name it asks for (lower case), its groups and versions, all extensions it sent.
+    """What a client offers: the host name it asks for (lower case), its versions, all extensions it sent.
 
     `extensions` counts the signalling cipher of RFC 5746 as the extension that it stands for.
     """
 
     server_name: str | None
-    groups: tuple[int, ...]
     versions: tuple[int, ...]
     extensions: frozenset[int]
 
@@ -113,7 +111,6 @@ def _client_hello(message: bytes) -> ClientHello:
     versions = extensions.get(_VERSIONS)
     return ClientHello(
         name,
-        tuple(_numbers(extensions.get(_GROUPS, b"")[2:])),
         tuple(_numbers(versions[1:])) if versions is not None else (legacy_version,),
         frozenset(seen),
     )

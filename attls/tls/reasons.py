@@ -13,6 +13,9 @@ from attls.errors import Reason
 
 WEAK_KEY = Reason(405, "weak-key", "the key of a certificate of the peer is too small")
 OLD_CERTIFICATE = Reason(405, "old-certificate", "the X.509 version of the peer's certificate is too old")
+OTHER_SIGNATURE = Reason(
+    413, "other-signature", "a certificate of the peer is signed in a way that policy does not list"
+)
 WRONG_USAGE = Reason(440, "certificate-usage", "the peer's certificate must not be used for this role")
 UNVERIFIED = Reason(8, "certificate", "the peer's certificate could not be verified")
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
 from attls.errors import KeyringError, Reason
 from attls.keyring import UserMap
+from attls.keyring.signatures import pair_of
 from attls.keyring.validation import Mode, Role, check
 from attls.model import HandshakeRole, TlsSettings
 from attls.tls import reasons
@@ -116,3 +119,18 @@ def check_mode(chain: Sequence[bytes], settings: TlsSettings) -> None:
     except KeyringError as error:
         reason = reasons.WRONG_USAGE if error.code == reasons.WRONG_USAGE.code else reasons.UNVERIFIED
         raise RefusedError(reason, str(error)) from error
+
+
+def check_signatures(chain: Sequence[bytes], pairs: frozenset[str]) -> None:
+    """Raise RefusedError when a certificate of `chain` (DER, the peer's first) is signed by none of `pairs`.
+
+    The last one is the anchor on our own ring, whose signature proves nothing and is not looked at.
+    """
+    for certificate in map(x509.load_der_x509_certificate, chain[:-1]):
+        try:
+            pair = pair_of(certificate.signature_algorithm_oid, certificate.signature_hash_algorithm)
+        except UnsupportedAlgorithm:
+            pair = None
+        if pair not in pairs:
+            name = certificate.subject.rfc4514_string()
+            raise RefusedError(reasons.OTHER_SIGNATURE, f"{name} is signed by {pair or 'an unknown algorithm'}")

@@ -14,9 +14,10 @@ import trustme
 from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Entry, Keyring, Trust, Usage
-from attls.model import Demand, HandshakeRole
-from attls.tls import EngineError, Environment, WantReadError
-from attls.tls.groups import choose, listed, of_client
+from attls.model import Demand, HandshakeRole, Protocol
+from attls.policy import codes
+from attls.tls import EngineError, Environment, WantReadError, groups, reasons
+from attls.tls.groups import of_client, of_server
 from tests.relay.street import TLS12, TLS13, authority, client_context, der, ring, server_context, settings
 from tests.tls.meetings import close, meet
 
@@ -225,17 +226,90 @@ def test_a_server_prefers_by_its_own_order(first: int) -> None:
     assert f"secp{ {23: 256, 24: 384, 25: 521}[first] }r1" == outcome.ours.get_group_name()
 
 
-@pytest.mark.parametrize(("wanted", "expected"), [((23,), "secp256r1"), ((24,), "secp384r1"), ((24, 25), "secp384r1")])
-def test_a_client_offers_one_curve_where_that_is_what_policy_says(wanted: tuple[int, ...], expected: str) -> None:
-    """ClientECurves of one NIST curve, and lists of strong ones, are never answered with less."""
-    context = server_context(ssl.TLSVersion.TLSv1_3)
-    assert expected == meet(client(client_curves=wanted), context).ours.get_group_name()
+@VERSIONS
+@pytest.mark.parametrize(
+    "wanted", [(23,), (24, 25), (25, 24), (29, 23), (30,), (24, 23, 29), (19, 24), (4588, 23), (26, 27, 23), (256, 23)]
+)
+def test_a_client_offers_exactly_the_groups_of_policy(version: ssl.TLSVersion, wanted: tuple[int, ...]) -> None:
+    """ClientECurves: these and no others, in this order; 0019 does not exist here and is left out."""
+    offered = _groups_in(_first_flight(client(client_curves=wanted, protocols=_only(version))))
+    # Up to TLS 1.2 there are no hybrids, and with TLS 1.3 alone no Brainpool curves.
+    absent = {19, 4588} if version is ssl.TLSVersion.TLSv1_2 else {19, 26, 27}
+    assert tuple(group for group in wanted if group not in absent) == offered
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shares", "expected"),
+    [((23, 24, 29), (24,), (24,)), ((23, 24, 29), (29, 23), (23, 29)), ((23, 24), (), (23,)), ((), (24, 23), (23, 24)),
+     ((23, 24), (29,), (23,)), ((4588, 23), (4588, 23), (4588, 23))],
+)  # fmt: skip
+def test_a_client_sends_the_key_shares_of_policy(
+    wanted: tuple[int, ...], shares: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    """ClientKeyShareGroups: for these, as far as ClientECurves has them; else for its first."""
+    flight = _first_flight(client(client_curves=wanted, client_key_share_groups=shares, protocols=TLS13))
+    assert expected == _key_shares_in(flight)
 
 
 def test_a_client_that_asks_for_more_than_the_server_has_is_refused() -> None:
     """A post-quantum group alone: the standard library's server has none here, and nothing weaker is taken."""
     outcome = meet(client(client_curves=(4589,)), server_context(ssl.TLSVersion.TLSv1_3))
-    assert errors.OTHER_GROUP is outcome.reason
+    assert outcome.reason is not None
+    assert (402, False) == (outcome.reason.code, outcome.other.cipher() is not None)
+
+
+@pytest.mark.parametrize("changes", [{"client_curves": (19, 21)}, {"signature_pairs": ("0101",)}])
+def test_a_list_of_what_does_not_exist_is_refused(changes: dict[str, Any]) -> None:
+    """Nothing stands in for it."""
+    with pytest.raises(TlsError):
+        client(**changes)
+
+
+def _first_flight(environment: Environment) -> bytes:
+    _shake(environment.engine(("192.0.2.1", 443), 0.0), quiet := _Quiet())
+    return quiet.heard
+
+
+def _only(version: ssl.TLSVersion) -> frozenset[Protocol]:
+    return TLS13 if version is ssl.TLSVersion.TLSv1_3 else TLS12
+
+
+def _extension(flight: bytes, wanted: int) -> bytes:
+    # The content of one extension of the ClientHello in `flight` (RFC 8446 section 4.1.2).
+    message = b""
+    while flight:
+        length = int.from_bytes(flight[3:5])
+        message, flight = message + flight[5 : 5 + length], flight[5 + length :]
+    position = 38 + 1 + message[38]
+    position += 2 + int.from_bytes(message[position : position + 2])
+    position += 1 + message[position] + 2
+    while position < len(message):
+        kind, length = (
+            int.from_bytes(message[position : position + 2]),
+            int.from_bytes(message[position + 2 : position + 4]),
+        )
+        if kind == wanted:
+            return message[position + 4 : position + 4 + length]
+        position += 4 + length
+    return b""
+
+
+def _groups_in(flight: bytes) -> tuple[int, ...]:
+    content = _extension(flight, 10)
+    return tuple(int.from_bytes(content[index : index + 2]) for index in range(2, len(content), 2))
+
+
+def _key_shares_in(flight: bytes) -> tuple[int, ...]:
+    content, found = _extension(flight, 51)[2:], []
+    while content:
+        found.append(int.from_bytes(content[:2]))
+        content = content[4 + int.from_bytes(content[2:4]) :]
+    return tuple(found)
+
+
+def _signatures_in(flight: bytes) -> list[str]:
+    content = _extension(flight, 13)
+    return [content[index : index + 2].hex() for index in range(2, len(content), 2)]
 
 
 def test_a_post_quantum_group_is_reachable() -> None:
@@ -255,19 +329,89 @@ def _shake(engine: Any, other: Any) -> None:
                 two.bio_write(one.bio_read(65536))
 
 
-def test_lists_are_never_answered_with_less_than_they_ask_for() -> None:
-    """What a client does with a list: one curve, the library's list, or the library's list and a judgement."""
-    assert (None, False) == of_client(())
-    assert (None, False) == of_client((23, 24))
-    assert (None, False) == of_client((29,))
-    assert (24, False) == of_client((24, 25))
-    assert (None, True) == of_client((24, 30))
-    assert (None, True) == of_client((4588,))
-    assert listed((29,), 4588)
-    assert not listed((4588,), 29)
-    assert 24 == choose((24, 23), (23, 24))
-    assert None is choose((29, 24), (23, 24, 29))
-    assert None is choose((19, 29), (19, 29))
+def test_every_group_that_the_vocabulary_calls_available_is_known_to_the_library() -> None:
+    """Each by itself makes an environment, in both roles; what it calls missing does not."""
+    for group in codes.GROUPS:
+        lists: dict[str, Any] = {
+            "client_curves": (group,),
+            "server_kex_curves": (group,),
+            "server_key_share_groups": (group,),
+        }
+        outcome = contextlib.nullcontext() if group in groups.AVAILABLE else pytest.raises(TlsError)
+        with outcome:
+            client(**lists)
+        with contextlib.nullcontext() if group in groups.AVAILABLE else pytest.raises(TlsError):
+            server(**lists)
+    assert codes.MISSING_GROUPS == codes.GROUPS.keys() - groups.AVAILABLE
+
+
+def test_lists_of_groups_in_the_words_of_the_library() -> None:
+    """A star is a key share, a slash a group that counts before all behind it."""
+    assert (None, None) == (of_client((), ()), of_server(()))
+    assert "secp384r1:*X25519" == of_client((24, 19, 29), (29,))
+    assert "X25519/secp256r1" == of_server((29, 21, 23))
+
+
+# Signatures
+
+
+@pytest.mark.parametrize("pairs", [("0403", "0503"), ("0503", "0403"), ("0806", "0805", "0804"), ("0603", "0807")])
+def test_a_client_offers_exactly_the_signature_pairs_of_policy(pairs: tuple[str, ...]) -> None:
+    """SignaturePairs, in this order."""
+    assert list(pairs) == _signatures_in(_first_flight(client(signature_pairs=pairs, protocols=TLS13)))
+
+
+@VERSIONS
+@pytest.mark.parametrize(("pairs", "good"), [(("0503", "0401"), False), (("0503", "0403"), True)])
+def test_a_server_that_can_sign_by_no_pair_of_the_client_is_not_taken(
+    version: ssl.TLSVersion, pairs: tuple[str, ...], good: bool
+) -> None:
+    """The server here has an ECDSA key of 256 bits alone."""
+    environment = client(signature_pairs=pairs, signature_pairs_cert=("0403",))
+    context = server_context(version)
+    context.set_ciphers("ECDHE+ECDSA")
+    outcome = meet(environment, context)
+    if version is ssl.TLSVersion.TLSv1_2:
+        good = True  # there the pair does not say which curve: SHA-384 with this key is fine
+    assert good == (outcome.reason is None)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_signs_by_its_own_pairs_only(version: ssl.TLSVersion) -> None:
+    """With an RSA key: by RSA-PSS with SHA-512 where that is what policy lists, and not at all by a pair for ECDSA."""
+    for pairs, served in ((("0806",), True), (("0403",), False)):
+        environment = Environment(settings(certificate_label="rsa", signature_pairs=pairs), mixed_ring())
+        outcome = meet(environment, client_context(version), name="rsa.test")
+        assert served == (outcome.reason is None and not outcome.complaint)
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [({"signature_pairs_cert": ("0403",)}, False), ({"signature_pairs_cert": ("0401", "0503")}, True),
+     ({"signature_pairs": ("0403", "0804")}, False), ({"signature_pairs": ("0503", "0804", "0403")}, False),
+     ({"signature_pairs": ("0804", "0503"), "signature_pairs_cert": ("0403", "0401")}, False)],
+)  # fmt: skip
+def test_certificates_are_signed_by_a_listed_pair(
+    version: ssl.TLSVersion, changes: dict[str, Any], refused: bool
+) -> None:
+    """SignaturePairsCert, or else SignaturePairs; the certificates of this test are signed by ECDSA with SHA-256."""
+    pairs = {"signature_pairs": ("0403", "0804", "0401"), **changes}
+    for environment, context in (
+        (client(**pairs), rsa_server_context(version)),
+        (Environment(settings(HandshakeRole.SERVER_WITH_CLIENT_AUTH, certificate_label="rsa", **pairs), mixed_ring()),
+         client_context(version, identity="client.test")),
+    ):  # fmt: skip
+        if not environment.is_server or "0403" in pairs["signature_pairs"]:
+            outcome = meet(environment, context, name="rsa.test")
+            assert (reasons.OTHER_SIGNATURE if refused else None) is outcome.reason
+
+
+def rsa_server_context(version: ssl.TLSVersion) -> ssl.SSLContext:
+    context = server_context(version)
+    rsa_leaf().configure_cert(context)
+    context.set_ciphers("ECDHE+aRSA")
+    return context
 
 
 # Extensions and old habits
