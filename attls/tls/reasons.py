@@ -52,17 +52,16 @@ _REASONS = {
     "no protocols available": _NO_PROTOCOL,
     "wrong ssl version": _NO_PROTOCOL,
     "version too low": _NO_PROTOCOL,
-    "tlsv1 alert protocol version": _NO_PROTOCOL,
-    "ssl/tls alert handshake failure": _REFUSED,
-    "sslv3 alert handshake failure": _REFUSED,
-    "tlsv1 alert insufficient security": _REFUSED,
+    "alert protocol version": _NO_PROTOCOL,
+    "alert handshake failure": _REFUSED,
+    "alert insufficient security": _REFUSED,
     "peer did not return a certificate": errors.NO_CLIENT_CERTIFICATE,
-    "tlsv13 alert certificate required": Reason(403, "certificate-required", "the peer requires a certificate"),
+    "alert certificate required": Reason(403, "certificate-required", "the peer requires a certificate"),
     "wrong version number": errors.CLEARTEXT,
     "http request": errors.CLEARTEXT,
     "https proxy request": errors.CLEARTEXT,
     "unknown ca": Reason(435, "unknown-ca", "the peer does not know the CA of our certificate"),
-    "tlsv1 alert unknown ca": Reason(435, "refused-ca", "the peer does not know the CA of our certificate"),
+    "alert unknown ca": Reason(435, "refused-ca", "the peer does not know the CA of our certificate"),
     "bad certificate": Reason(414, "refused-certificate", "the peer rejected our certificate"),
     "certificate unknown": Reason(414, "refused-certificate", "the peer rejected our certificate"),
     "unsupported certificate": Reason(414, "refused-certificate", "the peer does not support our certificate"),
@@ -70,11 +69,14 @@ _REASONS = {
     "certificate revoked": Reason(431, "refused-revoked", "the peer says that our certificate is revoked"),
     "decryption failed or bad record mac": errors.BAD_MAC,
     "bad record mac": errors.BAD_MAC,
-    "tlsv1 alert internal error": Reason(438, "peer-internal-error", "the peer reports an internal error"),
+    "alert internal error": Reason(438, "peer-internal-error", "the peer reports an internal error"),
     "tlsv1 unrecognized name": Reason(447, "unrecognized-name", "the server does not serve the name we asked for"),
     "unrecognized name": Reason(447, "unrecognized-name", "the server does not serve the name we asked for"),
     "unexpected eof while reading": errors.PEER_CLOSED_HANDSHAKE,
 }
+
+
+_PROTOCOLS = ("ssl/tls alert ", "tls alert ", "sslv3 alert ", "tlsv1 alert ", "tlsv13 alert ")
 
 
 def of_verification(error: int) -> Reason:
@@ -90,7 +92,9 @@ def of_openssl(failures: Sequence[Sequence[str]]) -> tuple[Reason, str]:
         plain = text.lower()
         if plain in _REASONS:
             return _REASONS[plain], detail
-        shorter = plain.removeprefix("ssl/tls alert ").removeprefix("sslv3 alert ").removeprefix("tlsv1 alert ")
-        if shorter in _REASONS:
-            return _REASONS[shorter], detail
+        # The name of the protocol in front of "alert" changes from one version of OpenSSL to the next.
+        alert = plain[plain.find("alert ") :] if plain.startswith(_PROTOCOLS) else plain
+        for shorter in (alert, alert.removeprefix("alert ")):
+            if shorter in _REASONS:
+                return _REASONS[shorter], detail
     return errors.PROTOCOL, detail

@@ -76,6 +76,9 @@ def test_defaults_are_never_spoken_of(tmp_path: Path, role: str, defaults: Defau
         ("Client", SIGNATURE, ("ClientECurves 4588",)),
         ("Client", SIGNATURE, ("ClientECurves X25519MLKEM768",)),
         ("Client", SIGNATURE, ("ClientECurves 0023", "ClientKeyShareGroups 0023")),
+        ("Client", SIGNATURE, ("ClientECurves 00240023", "ClientECurves 0029", "ClientKeyShareGroups 00290024")),
+        ("Client", SIGNATURE, ("ClientKeyShareGroups 0023",)),
+        ("Client", SIGNATURE, ("SignaturePairs 060306010806", "SignaturePairsCert 0501")),
         ("Client", SIGNATURE, ("ServerKexECurves 0019",)),
         ("Server", SIGNATURE, ("ServerKexECurves 00240023", "ServerKeyShareGroups 002900230024")),
         ("Server", SIGNATURE, ("ClientECurves 00230024",)),
@@ -109,15 +112,17 @@ def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str
 @pytest.mark.parametrize(
     ("role", "block", "line", "severity"),
     [
-        ("Client", SIGNATURE, "ClientECurves 00230024", "warning"),
-        ("Client", SIGNATURE, "ClientECurves 0029", "warning"),
-        ("Client", SIGNATURE, "ClientECurves 00240025", "warning"),
-        ("Client", SIGNATURE, "ClientKeyShareGroups 0023", "warning"),
+        ("Client", SIGNATURE, "ClientECurves 00190024", "warning"),
+        ("Client", SIGNATURE, "ClientECurves 00190021", "error"),
+        ("Client", SIGNATURE, "ClientKeyShareGroups 00230019", "warning"),
+        ("Server", SIGNATURE, "ServerKexECurves 0021", "error"),
         ("Server", SIGNATURE, "ServerKexECurves 00230019", "warning"),
         ("Server", SIGNATURE, "ServerKeyShareGroups 00230021", "warning"),
-        ("Server", SIGNATURE, "SignaturePairs 06010401", "warning"),
-        ("Client", SIGNATURE, "SignaturePairs 060106030805", "error"),
-        ("Client", SIGNATURE, "SignaturePairsCert 0603", "error"),
+        ("Server", SIGNATURE, "SignaturePairs 06010402", "warning"),
+        ("Client", SIGNATURE, "SignaturePairs 0401 0203", None),
+        ("Client", SIGNATURE, "SignaturePairs 02010401", "warning"),
+        ("Client", SIGNATURE, "SignaturePairs 02030201", "error"),
+        ("Client", SIGNATURE, "SignaturePairsCert 0101", "error"),
         ("Server", CIPHER, "V3CipherSuites 0A2F", "warning"),
         ("Server", GSK, "GSK_V3_SIDCACHE_SIZE 512", "warning"),
         ("Server", GSK, "GSK_V3_SESSION_TIMEOUT 3600", "warning"),
@@ -201,7 +206,7 @@ def test_a_directory_named_in_a_file_of_environment_variables_is_refused_too(tmp
 def test_the_same_line_is_spoken_of_once(tmp_path: Path) -> None:
     """However many rules lead to it."""
     path = tmp_path / "p.policy"
-    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", SIGNATURE).replace("LINES", "SignaturePairs 0401")
+    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", SIGNATURE).replace("LINES", "SignaturePairs 04010402")
     rule = text[text.index("TTLSRule") : text.index("TTLSEnvironmentAction it")]
     path.write_text(text + rule.replace("TTLSRule one", "TTLSRule two"), encoding="utf-8")
     assert ["not-supported"] == [finding.code for finding in policy.load(path).diagnostics]
