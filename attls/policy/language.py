@@ -439,8 +439,10 @@ _ENVIRONMENT_ADVANCED = Statement(
         _switch(
             "RenegotiationCertCheck",
             "Off",
-            "On: the peer's certificate may not change later; it never does here.",
+            "On: the peer may not come with another certificate when keys are renewed.",
             since="V2R1",
+            honoured=("On",),
+            instead="the peer may not change its certificate all the same",
         ),
         _choice(
             "CertValidationMode",

@@ -83,6 +83,8 @@ class Environment:
             settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
             and settings.client_auth is not ClientAuthType.PASS_THRU
         )
+        # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation.
+        self._renews = settings.application_controlled and settings.renegotiation != "Disabled"
         verifies = settings.role is HandshakeRole.CLIENT or self.knows_users
         revocation = settings.revocation or Revocation()
         asks = verifies and (revocation.asks or bool(keyring.lists))
@@ -196,6 +198,8 @@ class Environment:
 
     def peer(self, engine: SSL.Connection) -> tuple[bytes | None, str | None]:
         """Return the peer's certificate (DER) and its subject (RFC 4514), or None twice if it presented none."""
+        if self._renews and isinstance(noted := engine.get_app_data(), Peer):
+            noted.is_as_before(engine.get_peer_certificate())  # where nothing was verified, this was not noted yet
         certificate = engine.get_peer_certificate(as_cryptography=True)
         if certificate is None:
             return None, None
@@ -273,9 +277,7 @@ class Environment:
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
-        if not settings.application_controlled or settings.renegotiation == "Disabled":
-            # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation. A
-            # client still cannot ask for one: OpenSSL 3 refuses that by itself.
+        if not self._renews:  # where it does, a client still cannot ask for it: OpenSSL refuses that by itself
             context.set_options(SSL.OP_NO_RENEGOTIATION)
         master_secret = (
             settings.server_extended_master_secret if self.is_server else (settings.client_extended_master_secret)
@@ -495,9 +497,12 @@ class Environment:
     def _verify(self, engine: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int) -> bool:
         """Judge one certificate of the peer's chain; called by OpenSSL from the root down to depth 0."""
         settings = self.settings
+        peer: Peer = engine.get_app_data()
+        if self._renews and depth == 0 and not peer.is_as_before(certificate):
+            peer.refuse(reasons.OTHER_CERTIFICATE, "")
+            return False
         if settings.role is not HandshakeRole.CLIENT and settings.client_auth is ClientAuthType.PASS_THRU:
             return True
-        peer: Peer = engine.get_app_data()
         if not good:
             if depth == 0 and verification.is_for_mode_to_judge(error, settings.certificate_validation):
                 return True  # OpenSSL comes back to this certificate when it has seen the whole chain

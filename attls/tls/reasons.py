@@ -13,6 +13,7 @@ from attls.errors import Reason
 
 WEAK_KEY = Reason(405, "weak-key", "the key of a certificate of the peer is too small")
 OLD_CERTIFICATE = Reason(405, "old-certificate", "the X.509 version of the peer's certificate is too old")
+OTHER_CERTIFICATE = Reason(434, "other-certificate", "the peer came with another certificate when keys were renewed")
 OTHER_SIGNATURE = Reason(
     413, "other-signature", "a certificate of the peer is signed in a way that policy does not list"
 )

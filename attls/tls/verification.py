@@ -39,10 +39,21 @@ class Peer:
     """What is known of one connection's peer; `reason` stays None while it has not been refused.
 
     `user` counts once `user_known` is set. `job` names the program that the connection belongs to. `staple` is the
-    OCSP answer that the server sent along, empty for none.
+    OCSP answer that the server sent along, empty for none. `certificate` is the SHA-256 of the certificate that the peer
+    came with first, where it might come with another one later.
     """
 
-    __slots__ = ("_certificates", "detail", "job", "reason", "staple", "user", "user_known", "why_nobody")
+    __slots__ = (
+        "_certificates",
+        "certificate",
+        "detail",
+        "job",
+        "reason",
+        "staple",
+        "user",
+        "user_known",
+        "why_nobody",
+    )
 
     def __init__(self, job: str = "") -> None:
         self.job = job
@@ -52,12 +63,19 @@ class Peer:
         self.user_known = False
         self.why_nobody = ""
         self.staple = b""
+        self.certificate = b""
         self._certificates: dict[int, crypto.X509] = {}
 
     def refuse(self, reason: Reason, detail: str) -> None:
         """Note why the peer is refused."""
         self.reason = reason
         self.detail = detail
+
+    def is_as_before(self, certificate: crypto.X509 | None) -> bool:
+        """Tell whether the peer's own `certificate`, None for none, is what it came with first; the first one is."""
+        digest = b"none" if certificate is None else certificate.digest("sha256")
+        self.certificate = self.certificate or digest
+        return digest == self.certificate
 
     def note(self, depth: int, certificate: crypto.X509) -> None:
         """Keep a certificate of the verified chain; depth 0 is the peer's own."""

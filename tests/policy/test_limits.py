@@ -140,6 +140,8 @@ def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str
         ("Server", MORE, "Renegotiation All", "warning"),
         ("Client", MORE, "RenegotiationIndicator Optional", "warning"),
         ("Server", MORE, "ServerScsv Off", "warning"),
+        ("Server", MORE, "RenegotiationCertCheck On", None),
+        ("Server", MORE, "RenegotiationCertCheck Off", "warning"),
         ("Server", MORE, "ServerEDHGroupSize Legacy", "warning"),
         ("Client", MORE, "ClientEDHGroupSize Legacy", "warning"),
         ("Client", MORE, "TruncatedHMAC Optional", "warning"),

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
 
 from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Entry, Keyring, Trust, Usage
-from attls.model import Demand, HandshakeRole, Protocol
+from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol
 from attls.policy import codes
 from attls.tls import EngineError, Environment, WantReadError, groups, reasons
 from attls.tls.groups import of_client, of_server
-from tests.relay.street import TLS12, TLS13, authority, client_context, der, ring, server_context, settings
+from tests.relay.street import TLS12, TLS13, authority, client_context, der, leaf, ring, server_context, settings
 from tests.tls.meetings import close, meet
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -607,3 +610,51 @@ def test_what_zos_has_by_default_shakes_hands() -> None:
     for protocols, version in ((TLS12, ssl.TLSVersion.TLSv1_2), (TLS13, ssl.TLSVersion.TLSv1_3)):
         assert None is meet(server(protocols=protocols, **lists), client_context(version)).reason
         assert None is meet(client(protocols=protocols, **lists), server_context(version)).reason
+
+
+# Renegotiation
+
+
+@pytest.mark.parametrize("auth", [ClientAuthType.PASS_THRU, ClientAuthType.FULL, ClientAuthType.REQUIRED])
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("first", "second"), [("client.test", "client.test"), ("client.test", "other.test"), (None, "client.test")]
+)
+def test_a_client_keeps_its_certificate(auth: ClientAuthType, check: bool, first: str | None, second: str) -> None:
+    """RenegotiationCertCheck: whether On or Off, fresh keys are not the time to become somebody else."""
+    environment = Environment(
+        settings(HandshakeRole.SERVER_WITH_CLIENT_AUTH, protocols=TLS12, client_auth=auth, application_controlled=True,
+                 renegotiation_same_certificate=check, session_timeout=0),
+        ring("server.test"),
+    )  # fmt: skip
+    ours = environment.engine(("", 0), 0.0)
+    context = SSL.Context(SSL.TLS_METHOD)
+    other = SSL.Connection(context, None)
+    other.set_connect_state()
+    if first is None and auth is ClientAuthType.REQUIRED:
+        return  # it gets nowhere
+    if first is not None:
+        _present(other, first)
+    _shake(other, ours)
+    assert (first or "None") in str(environment.peer(ours)[1])
+    _present(other, second)
+    ours.renegotiate()
+    reason = None
+    for _ in range(6):
+        for one, two in ((ours, other), (other, ours)):
+            try:
+                one.do_handshake()
+                one.recv(1)
+            except WantReadError:
+                pass
+            except EngineError as error:
+                reason = reason or environment.explain(ours, error)[0]
+            with contextlib.suppress(WantReadError):
+                two.bio_write(one.bio_read(65536))
+    assert (None if first == second else reasons.OTHER_CERTIFICATE) is reason
+    assert 1 == ours.total_renegotiations()
+
+
+def _present(engine: Any, name: str) -> None:
+    engine.use_certificate(x509.load_pem_x509_certificate(leaf(name).cert_chain_pems[0].bytes()))
+    engine.use_privatekey(load_pem_private_key(leaf(name).private_key_pem.bytes(), None))
