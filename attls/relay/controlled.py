@@ -728,7 +728,7 @@ class TlsPhase(SecureRelay):
         self.renewing = True
         self.reactor.arm(self, float(self.environment.settings.handshake_timeout * 10) or STOP_SECONDS)
         try:
-            engine.renegotiate()
+            self.environment.renew(engine)
             engine.do_handshake()
         except WantReadError:
             pass

@@ -196,10 +196,17 @@ class Environment:
             return peer.reason, peer.detail
         return reasons.of_openssl(error.args[0] if error.args else ())
 
+    def renew(self, engine: SSL.Connection) -> None:
+        """Ask for a new handshake of `engine` (TLS 1.2 and older), in which the peer has to be who it was.
+
+        `do_handshake` goes on with it.
+        """
+        if isinstance(noted := engine.get_app_data(), Peer):
+            noted.is_as_before(engine.get_peer_certificate())  # a resumed handshake has verified nothing
+        engine.renegotiate()
+
     def peer(self, engine: SSL.Connection) -> tuple[bytes | None, str | None]:
         """Return the peer's certificate (DER) and its subject (RFC 4514), or None twice if it presented none."""
-        if self._renews and isinstance(noted := engine.get_app_data(), Peer):
-            noted.is_as_before(engine.get_peer_certificate())  # where nothing was verified, this was not noted yet
         certificate = engine.get_peer_certificate(as_cryptography=True)
         if certificate is None:
             return None, None

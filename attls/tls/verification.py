@@ -39,8 +39,8 @@ class Peer:
     """What is known of one connection's peer; `reason` stays None while it has not been refused.
 
     `user` counts once `user_known` is set. `job` names the program that the connection belongs to. `staple` is the
-    OCSP answer that the server sent along, empty for none. `certificate` is the SHA-256 of the certificate that the peer
-    came with first, where it might come with another one later.
+    OCSP answer that the server sent along, empty for none. `certificate` is the SHA-256 of the certificate that the
+    peer came with first, where it might come with another one later.
     """
 
     __slots__ = (

@@ -638,7 +638,7 @@ def test_a_client_keeps_its_certificate(auth: ClientAuthType, check: bool, first
     _shake(other, ours)
     assert (first or "None") in str(environment.peer(ours)[1])
     _present(other, second)
-    ours.renegotiate()
+    environment.renew(ours)
     reason = None
     for _ in range(6):
         for one, two in ((ours, other), (other, ours)):
