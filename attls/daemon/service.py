@@ -92,13 +92,14 @@ class Law:
     """A generation made ready to serve: its environments, and which of its rules ask for a job name.
 
     `of_rule` finds the same environments by rule name: hashing whole settings for each connection would cost more than
-    everything else here.
+    everything else here. `earlier` holds what the law before had of users' own rings, until it is asked for again.
     """
 
     generation: Generation
     environments: dict[TlsSettings, Environment] = field(default_factory=dict)
     of_rule: dict[str, Environment] = field(default_factory=dict)
     by_user: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
+    earlier: dict[tuple[TlsSettings, str], Environment] = field(default_factory=dict)
     failures: dict[tuple[TlsSettings, str], tuple[float, AttlsError]] = field(default_factory=dict)
     asked: dict[tuple[TlsSettings, str], trio.Event] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
@@ -187,7 +188,11 @@ class Service:
         """
         law = Law(generation, rules={rule.name: rule for rule in generation.policy.rules})
         problems = []
-        for settings, rules in settings_in_use(generation.policy.rules).items():
+        in_use = settings_in_use(generation.policy.rules)
+        if self.law is not None:
+            known = {**self.law.earlier, **self.law.by_user}
+            law.earlier = {key: environment for key, environment in known.items() if key[0] in in_use}
+        for settings, rules in in_use.items():
             if belongs_to_connection_user(settings.keyring):
                 continue
             try:
@@ -223,7 +228,7 @@ class Service:
     def _announce(self) -> None:
         if self.law is not None:
             generation = self.law.generation
-            for environment in self.law.environments.values():
+            for environment in (*self.law.environments.values(), *self.law.by_user.values()):
                 environment.users = generation.users  # it may be older than this generation
             # Policies that live connections were born under are kept, so that displays can explain them.
             used = {record.generation for record in self.ledger.records.values()}
@@ -486,7 +491,12 @@ class Service:
         try:
             with trio.move_on_after(RING_WAIT_SECONDS):
                 ring = await self._ask_ring(law.generation.number, settings.keyring, user)
-                law.by_user[key] = Environment(settings, ring, users=law.generation.users)
+                earlier = law.earlier.pop(key, None)
+                if earlier is not None and earlier.keyring == ring:
+                    earlier.users = law.generation.users
+                    law.by_user[key] = earlier
+                else:
+                    law.by_user[key] = Environment(settings, ring, users=law.generation.users)
                 if law is self.law:
                     self._announce_staples(law)
                 return law.by_user[key]

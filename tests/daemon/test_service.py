@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -280,6 +281,21 @@ async def test_the_ring_of_a_user_is_asked_for_once(house: House, autojump_clock
     assert house.asked == [("RING", "srv")]
     assert len(house.reactor.carried) == 4
     assert len({id(environment) for _, environment in house.reactor.carried}) == 1
+
+
+async def test_the_ring_of_a_user_keeps_its_environment(house: House, autojump_clock: trio.testing.MockClock) -> None:
+    """A refresh asks for the ring again; sessions stay unless it has changed, or the settings have."""
+    ring = house.answer = Store(house.store).ring("SRV/RING")
+    changed = dataclasses.replace(ring, entries=tuple(each for each in ring.entries if each.private_key is not None))
+    own, other = rule("own", ring="RING"), rule("own", ring="RING", extra="HandshakeTimeout 3")
+    for number, (text, answer) in enumerate([(own, ring), (own, ring), (own, changed), (other, changed)], 1):
+        house.answer = answer
+        await house.enforce(text, number)
+        house.knock().close()
+        await trio.sleep(1)
+    one, two, three, four = (environment for _, environment in house.reactor.carried)
+    assert (True, False, False) == (one is two, two is three, three is four)
+    assert 4 == len(house.asked)
 
 
 async def test_a_user_without_ring_is_refused(house: House, autojump_clock: trio.testing.MockClock) -> None:
