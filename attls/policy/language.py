@@ -188,7 +188,9 @@ _TRACE = _number(
     0,
     255,
     None,
-    "What is logged, a sum: 1 and 2 errors, 4 one message per connection, 8 events, 16 flow, 32 data.",
+    "What is logged, a sum: 1 and 2 errors, 4 one message per connection, 8 events, 16 the start of each handshake.",
+    instead="bits above 16 write nothing here: neither handshake messages nor data are ever logged",
+    depends=True,
 )
 _CTRACE = _switch(
     "CtraceClearText",
@@ -230,7 +232,15 @@ _GROUP_ADVANCED = Statement(
     "More settings of a group action.",
     (
         replace(_SECONDARY_MAP, default="Off"),
-        _choice("SyslogFacility", ("Daemon", "Auth"), "Daemon", "Facility of the log messages."),
+        _choice(
+            "SyslogFacility",
+            ("Daemon", "Auth"),
+            "Daemon",
+            "Facility of the log messages.",
+            honoured=("Daemon",),
+            instead="messages go to standard error, where the journal gives them the facility of the whole service "
+            "(SyslogFacility= in its unit)",
+        ),
         Parameter(
             "Envfile",
             Kind.TEXT,
@@ -358,6 +368,7 @@ _AT_BOTH_LEVELS = (
         "Record length to ask for.",
         since="V2R1",
         unit="bytes",
+        instead="the TLS library here cannot ask; records of any length are taken",
     ),
     _choice(
         "ServerMaxSSLFragment",
@@ -476,10 +487,24 @@ _ENVIRONMENT_ADVANCED = Statement(
             instead="a group of 2048 bits is used all the same",
         ),
         _choice("PeerMinCertVersion", ("3", "Any"), "Any", "X.509 version of the peer's certificate.", since="V2R3"),
-        _number("PeerMinDHKeySize", 0, 2048, 1024, "Smallest DH key of the peer.", unit="bits", since="V2R3"),
-        _number("PeerMinDsaKeySize", 0, 2048, 1024, "Smallest DSA key of the peer.", unit="bits", since="V2R3"),
-        _number("PeerMinECCKeySize", 0, 521, 192, "Smallest EC key of the peer.", unit="bits", since="V2R3"),
-        _number("PeerMinRsaKeySize", 0, 4096, 1024, "Smallest RSA key of the peer.", unit="bits", since="V2R3"),
+        _number(
+            "PeerMinDHKeySize",
+            0,
+            2048,
+            1024,
+            "Smallest DH key in the peer's certificate; no suite here uses one.",
+            unit="bits",
+            since="V2R3",
+        ),
+        _number(
+            "PeerMinDsaKeySize", 0, 2048, 1024, "Smallest DSA key in the peer's certificate.", unit="bits", since="V2R3"
+        ),
+        _number(
+            "PeerMinECCKeySize", 0, 521, 192, "Smallest EC key in the peer's certificate.", unit="bits", since="V2R3"
+        ),
+        _number(
+            "PeerMinRsaKeySize", 0, 4096, 1024, "Smallest RSA key in the peer's certificate.", unit="bits", since="V2R3"
+        ),
         _switch(
             "ServerScsv",
             "Off",

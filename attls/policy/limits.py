@@ -12,16 +12,20 @@ from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.policy import codes
 from attls.policy.language import Value
 
+_WRITES_NOTHING = 32  # of Trace, whose two highest bits mean nothing anywhere
+
 
 def limits(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
     """Find the coded parameters that do not take effect as written: name, what exactly, and whether that is refused.
 
     A parameter is refused where passing over it would give less security than the policy asks for.
     """
-    for name in ("V3CipherSuites",):
-        missing = [codes.CIPHERS[code] for code in settings.ciphers if code not in codes.NEGOTIABLE]
-        if missing:
-            yield name, f"{_list(missing)} cannot be negotiated", False
+    trace = coded.get("Trace", 0)
+    if isinstance(trace, int) and trace & _WRITES_NOTHING:
+        yield "Trace", f"bit {_WRITES_NOTHING} has no effect", False
+    missing = [codes.CIPHERS[code] for code in settings.ciphers if code not in codes.NEGOTIABLE]
+    if missing:
+        yield "V3CipherSuites", f"{_list(missing)} cannot be negotiated", False
     for name, pairs in (
         ("SignaturePairs", settings.signature_pairs),
         ("SignaturePairsCert", settings.signature_pairs_cert),

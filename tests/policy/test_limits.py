@@ -134,6 +134,7 @@ def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str
         ("Client", GSK, "GSK_V2_SESSION_TIMEOUT 50", "warning"),
         ("Client", MORE, "ClientHandshakeSNI Required", "warning"),
         ("Client", MORE, "ClientMaxSSLFragment Off", None),
+        ("Client", MORE, "ClientMaxSSLFragmentLength 512", "warning"),
         ("Server", MORE, "ServerMaxSSLFragment Off", "warning"),
         ("Server", MORE, "MiddleBoxCompatMode Off", "warning"),
         ("Server", MORE, "ResetCipherTimer 60", "error"),
@@ -227,3 +228,19 @@ def test_a_ring_must_have_a_name(tmp_path: Path) -> None:
 def test_the_table_of_ciphers_is_that_of_the_tls_room() -> None:
     """What the vocabulary calls negotiable is exactly what engines can be told."""
     assert frozenset(NAMES) == codes.NEGOTIABLE
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "said"),
+    [("Trace 31", "TTLSEnabled On", []), ("Trace 223", "TTLSEnabled On", []), ("Trace 32", "TTLSEnabled On", ["Trace"]),
+     ("Trace 255", "HandshakeRole Client", ["Trace"]), ("CtraceClearText On", "TTLSEnabled On", ["CtraceClearText"]),
+     ("TTLSGroupAdvancedParms\n{\nSyslogFacility Auth\n}", "TTLSEnabled On", ["SyslogFacility"]),
+     ("TTLSGroupAdvancedParms\n{\nSyslogFacility Daemon\n}", "TTLSEnabled On", [])],
+)  # fmt: skip
+def test_logging_that_is_not_done_is_said(tmp_path: Path, line: str, where: str, said: list[str]) -> None:
+    """Trace bits without messages, another facility, a component trace."""
+    path = tmp_path / "p.policy"
+    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", MORE).replace("LINES", "")
+    path.write_text(text.replace(where, f"{where}\n{line}"), encoding="utf-8")
+    found = [each for each in policy.load(path).diagnostics if each.code == "not-supported"]
+    assert said == [(each.source or "").split()[0] for each in found]

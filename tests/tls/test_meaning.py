@@ -5,25 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ssl
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Entry, Keyring, Trust, Usage
 from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol
 from attls.policy import codes
-from attls.tls import EngineError, Environment, WantReadError, groups, reasons
+from attls.tls import EngineError, Environment, WantReadError, groups, identify, reasons, verification
+from attls.tls.ciphers import NAMES
 from attls.tls.groups import of_client, of_server
 from tests.relay.street import TLS12, TLS13, authority, client_context, der, leaf, ring, server_context, settings
 from tests.tls.meetings import close, meet
 
+OLD = TLS12 | {Protocol.TLSV1_1}
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 NO_EXTENDED_MASTER_SECRET = 0x1  # an OpenSSL option that the standard library has no name for
 
@@ -88,6 +94,52 @@ def test_dhe_suites_work_as_server(size: str, bits: int) -> None:
     context = client_context(ssl.TLSVersion.TLSv1_2)
     context.set_ciphers("DHE-RSA-AES256-GCM-SHA384:@SECLEVEL=2")
     assert ("DHE-RSA-AES256-GCM-SHA384", "TLSv1.2", 256) == meet(environment, context).other.cipher()
+
+
+@pytest.mark.parametrize("code", NAMES)
+def test_every_suite_can_be_agreed_on(code: str) -> None:
+    """Alone in V3CipherSuites, in both roles; the suites of the oldest protocols work with the newer ones too."""
+    version = ssl.TLSVersion.TLSv1_3 if code.startswith("13") else ssl.TLSVersion.TLSv1_2
+    one, two = client_context(version), rsa_server_context(version)
+    leaf("server.test").configure_cert(two)
+    two.check_hostname = False
+    for context in (one, two):
+        context.set_ciphers("ALL:NULL:@SECLEVEL=0")
+    environment = Environment(settings(ciphers=(code,), server_certificate_labels=("rsa", "server.test")), mixed_ring())
+    for outcome in (meet(environment, one, name="rsa.test" if "RSA" in NAMES[code] else "server.test"),
+                    meet(client(ciphers=(code,)), two)):  # fmt: skip
+        assert (None, NAMES[code]) == (outcome.reason, identify(outcome.ours.get_cipher_name() or "")[1])
+
+
+def test_a_suite_that_is_not_listed_is_not_used() -> None:
+    """Neither end takes another one."""
+    for code in ("C02C", "1302"):
+        version = ssl.TLSVersion.TLSv1_3 if code == "1302" else ssl.TLSVersion.TLSv1_2
+        contexts = client_context(version), server_context(version)
+        other = {"C02C": "C02B", "1302": "1301"}[code]
+        for context in contexts:
+            context.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+        if code == "C02C":
+            assert meet(server(ciphers=(other,)), contexts[0]).reason is not None
+            assert meet(client(ciphers=(other,)), contexts[1]).reason is not None
+        else:
+            assert "TLS_AES_128_GCM_SHA256" == meet(server(ciphers=(other,)), contexts[0]).ours.get_cipher_name()
+            assert "TLS_AES_128_GCM_SHA256" == meet(client(ciphers=(other,)), contexts[1]).ours.get_cipher_name()
+
+
+@pytest.mark.parametrize(
+    ("protocols", "size", "code"),
+    [(TLS12, "Legacy", 410), (TLS12, "2048", 410), (OLD, "2048", 402), (OLD, "Legacy", 0)],
+)
+def test_a_client_refuses_small_groups(tmp_path: Path, protocols: frozenset[Protocol], size: str, code: int) -> None:
+    """ClientEDHGroupSize 2048 always, Legacy unless TLS 1.0 or 1.1 is on; the server here has a group of 1024 bits."""
+    path = tmp_path / "dh.pem"
+    path.write_text(OAKLEY_2)
+    context = rsa_server_context(ssl.TLSVersion.TLSv1_2)
+    context.load_dh_params(str(path))
+    context.set_ciphers("DHE-RSA-AES256-SHA:DHE-RSA-AES256-GCM-SHA384:@SECLEVEL=0")
+    reason = meet(client(protocols=protocols, client_dh_group=size), context).reason
+    assert code == (reason.code if reason is not None else 0)
 
 
 # Certificates
@@ -192,8 +244,44 @@ def _complete(environment: Environment, engine: Any) -> Reason | None:
     return None
 
 
+@VERSIONS
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [({"host_reference_dns": "a.many.test"}, False),
+     ({"host_reference_dns": "a.many.test", "host_wildcards": False}, True),
+     ({"host_reference_dns": "many.test"}, True), ({"host_reference_cn": "many"}, False),
+     ({"host_reference_cn": "other"}, True)],
+)  # fmt: skip
+def test_the_server_is_who_policy_says(version: ssl.TLSVersion, changes: dict[str, Any], refused: bool) -> None:
+    """HostReferenceIdDNS and CN, with HostRefWildcardValidation; the certificate here is for *.many.test."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = context.maximum_version = version
+    authority().issue_cert("*.many.test", common_name="many").configure_cert(context)
+    outcome = meet(client(**changes), context)
+    assert (errors.NAME_MISMATCH if refused else None) is outcome.reason
+
+
+@pytest.mark.parametrize(("least", "refused"), [(1024, False), (2048, True)])
+def test_small_dsa_keys_are_refused(least: int, refused: bool) -> None:
+    """PeerMinDsaKeySize."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dsa")])
+    key = dsa.generate_private_key(1024)
+    now = datetime(2024, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    certificate = crypto.X509.from_cryptography(builder.sign(key, hashes.SHA256()))
+    with pytest.raises(verification.RefusedError, match="too small") if refused else contextlib.nullcontext():
+        verification.check_key(certificate, settings(peer_minimum_dsa_bits=least))
+
+
 # Groups
 
+# RFC 2409 section 6.2
+OAKLEY_2 = """-----BEGIN DH PARAMETERS-----
+MIGHAoGBAP//////////yQ/aoiFowjTExmKLgNwc0SkCTgiKZ8x0Agu+pjsTmyJR
+Sgh5jjQE3e+VGbPNOkMbMCsKbfJfFDdP4TVtbVHCReSFtXZiXn7G9ExC6aY37WsL
+/1y29Aa37e44a/taiZ+lrp8kEXxLH+ZJKGZR7OZTgf//////////AgEC
+-----END DH PARAMETERS-----
+"""
 GROUPS = {23: "prime256v1", 24: "secp384r1", 25: "secp521r1", 29: "X25519", 30: "X448"}
 
 
