@@ -47,7 +47,7 @@ _MOST_DESCRIPTORS = 4  # room for what a client should not send; the kernel drop
 _CREDENTIALS = struct.Struct("3i")
 _SO_COOKIE = 57
 # A passed-on request: a word to know it by, and how many workers it has seen.
-_PASSED = struct.Struct("=4sB")
+_PASSED = struct.Struct("=4sH")
 _WORD = b"ATLS"
 _log = logging.getLogger("attls.control")
 
@@ -97,10 +97,10 @@ class Petition:
         """Close our copy of the program's socket before the answer: it must not outlive the program's own."""
         self.sock.close()
 
-    def pass_on(self) -> bool:
-        """Hand the request to the next worker; False when all have seen it."""
+    def pass_on(self, *, rounds: int = 1) -> bool:
+        """Hand the request to the next worker; False when all have seen it `rounds` times."""
         desk, client = self._desk, self._client
-        if client is None or desk._neighbour is None or self.seen + 1 >= desk._count:
+        if client is None or desk._neighbour is None or self.seen + 1 >= rounds * desk._count:
             return False
         header = _PASSED.pack(_WORD, self.seen + 1)
         descriptors = array.array("i", [self.sock.fileno(), client.sock.fileno()])

@@ -452,12 +452,6 @@ class TlsPhase(SecureRelay):
         self.reactor.handlers[self.app.fileno()] = self._on_app_early
         self.dialed = select.EPOLLIN
 
-    @property
-    def destination(self) -> tuple[str, int]:
-        """Where the connection goes, as the environment knows it."""
-        remote = self.record.flow.remote
-        return str(remote.address), remote.port
-
     # The handshake
 
     def _on_app_early(self, mask: int) -> None:
@@ -785,11 +779,10 @@ class TlsPhase(SecureRelay):
         self.engine = None
         self.control.begin_clear(self, b"")
 
-    def closed(self) -> None:
+    def keep_session(self) -> None:
         """Keep a client's session, unless the program asked for it to be forgotten."""
-        if self.control.forget_session:
-            self.engine = None
-        super().closed()
+        if not self.control.forget_session:
+            super().keep_session()
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

@@ -74,6 +74,7 @@ class FakeListener:
         self.queue: list[socket.socket | OSError] = []
         self.flow: Flow | Exception = flow()
         self.closed = False
+        self.direction = Direction.INBOUND
 
     @property
     def sock(self) -> Any:
