@@ -15,7 +15,8 @@ Ending TLS is exact by itself, because close_notify marks the place in the strea
 is clear and waits here until the program asks for the end of TLS too; a record is therefore given to the engine only
 when it is whole, one at a time, so that the engine never swallows bytes that are not TLS. The peer's close_notify alone
 does not tell whether it ends TLS or the connection. The program gets `GRACE_SECONDS` to say STOP; then it is an
-ordinary end of the stream.
+ordinary end of the stream. A connection that follows another (FTP data) ends at once: nobody takes TLS off one of
+those, and servers that wait for our close_notify before they close would make every transfer last that long.
 """
 
 from __future__ import annotations
@@ -638,6 +639,8 @@ class TlsPhase(SecureRelay):
             self._finish_stop()
         elif self.life.state is State.APP_DONE:
             self._end_of_stream()
+        elif self.record.map_type == "Secondary":
+            self._grace_is_over()
         else:
             self.reactor.arm(self, GRACE_SECONDS)
             self._look_behind_close_notify()
