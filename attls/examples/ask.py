@@ -32,6 +32,12 @@ def expect(line: str, *beginnings: str) -> str:
     return line
 
 
+def start(sock: socket.socket) -> None:
+    """Start TLS and tell what came of it."""
+    status = client.start_tls(sock)
+    print(f"{status.protocol} {status.cipher}, rule {status.rule}")
+
+
 def smtp(sock: socket.socket, _user: str) -> str:
     """STARTTLS, and what EHLO says under TLS."""
     lines = Lines(sock)
@@ -47,7 +53,7 @@ def smtp(sock: socket.socket, _user: str) -> str:
     hear("250")
     lines.write("STARTTLS")
     hear("220")
-    client.start_tls(sock)
+    start(sock)
     lines.write("EHLO example")
     answer = hear("250")
     lines.write("QUIT")
@@ -69,7 +75,7 @@ def imap(sock: socket.socket, _user: str) -> str:
 
     expect(lines.read(), "* OK")
     command("STARTTLS")
-    client.start_tls(sock)
+    start(sock)
     answer = command("CAPABILITY")
     command("LOGOUT")
     return "\n".join(answer)
@@ -81,7 +87,7 @@ def pop3(sock: socket.socket, _user: str) -> str:
     expect(lines.read(), "+OK")
     lines.write("STLS")
     expect(lines.read(), "+OK")
-    client.start_tls(sock)
+    start(sock)
     lines.write("CAPA")
     answer = [expect(lines.read(), "+OK")]
     while answer[-1] != ".":
@@ -103,7 +109,7 @@ def ldap(sock: socket.socket, _user: str) -> str:
     code = request(1, EXTENDED, element(0x80, START_TLS))
     if code:
         raise RefusedError(f"StartTLS ended with result code {code}")
-    client.start_tls(sock)
+    start(sock)
     code = request(2, 0x60, element(0x02, b"\x03") + element(0x04, b"") + element(0x80, b""))
     return f"anonymous bind: result code {code}"
 
@@ -113,7 +119,7 @@ def postgres(sock: socket.socket, user: str) -> str:
     sock.sendall(struct.pack("!II", 8, SSL_REQUEST))
     if exactly(sock, 1) != b"S":
         raise RefusedError("the server has TLS switched off")
-    client.start_tls(sock)
+    start(sock)
     words = f"user\0{user}\0database\0postgres\0\0".encode()
     sock.sendall(struct.pack("!II", len(words) + 8, VERSION3) + words)
     query = b"select ssl, version, cipher from pg_stat_ssl where pid = pg_backend_pid()\0"
