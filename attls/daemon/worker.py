@@ -77,6 +77,7 @@ class Worker:
         reactor = self.service.reactor
         self.lookups = Lookups(mark=MARKS.network, wake=reactor.give_way)
         reactor.start_inquiry = self.lookups.start
+        self.service.keep_staples = self.lookups.keep
         self._unknown: dict[int, trio.Event] = {}
         if order.handover and order.workers > 1:
             inbox, *outlets = (socket.socket(fileno=number) for number in order.handover)
