@@ -79,7 +79,7 @@ def our_client(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "attls.examples.ftp_client", *options, "10.1.0.1", str(PORT), "ftp", action, name]
 
 
-MODES = ([], ["--active"])
+MODES: tuple[list[str], ...] = ([], ["--active"])
 
 
 def test_our_client_and_our_server(stage: Stage, files: Path, tmp_path: Path) -> None:

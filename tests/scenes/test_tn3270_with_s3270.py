@@ -42,7 +42,7 @@ def test_a_terminal_gets_tls_the_way_the_port_says(stage: Stage) -> None:
             [sys.executable, "-m", "attls.examples.tn3270", "10.1.0.1", str(port), kind],
             stdout=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
-        wait_until(lambda port=port: f":{port} " in stage.host.run("ss", "-Hltn"), 10)
+    wait_until(lambda: all(f":{port} " in stage.host.run("ss", "-Hltn") for port in PORTS.values()), 10)
     refuses = ("-set", "startTls=false")
     for where, options, expected in (
         ("L:10.1.0.1:2301", (), "TLSv1.3 1302"),
