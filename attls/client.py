@@ -265,7 +265,7 @@ def _status(packet: bytes) -> Status:
         protocol=_PROTOCOLS.get(found.protocol),
         cipher=found.cipher4 or None,
         key_share=found.key_share or None,
-        user=found.user or None,
+        user=name(Key.USER),
         certificate=items.get(Key.CERTIFICATE),
         rule=name(Key.RULE_NAME),
         group_action=name(Key.GROUP_ACTION_NAME),
