@@ -40,14 +40,18 @@ class Handover:
         return True
 
     def take(self) -> tuple[Direction, socket.socket] | None:
-        """Return the next socket that was handed to us, non-blocking, or None when there is none."""
-        try:
-            word, ancillary, _, _ = self.inbox.recvmsg(
-                _LONGEST, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
-            return None
-        ((_, _, data),) = ancillary
-        accepted = socket.socket(fileno=array.array("i", data)[0])
-        accepted.setblocking(False)
-        return _DIRECTIONS[word], accepted
+        """Return the next socket that was handed to us, non-blocking, or None when there is none.
+
+        One for which there is no descriptor left is closed by the kernel and passed over.
+        """
+        while True:
+            try:
+                word, ancillary, _, _ = self.inbox.recvmsg(
+                    _LONGEST, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return None
+            for _, _, data in ancillary:
+                accepted = socket.socket(fileno=array.array("i", data)[0])
+                accepted.setblocking(False)
+                return _DIRECTIONS[word], accepted

@@ -344,6 +344,10 @@ class Service:
                 owner, verdict = replace(owner, user=followed.user), law.rule(followed.rule).verdict
         elif not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
             owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
+        if handed_over and followed is None:
+            # What it followed, and what protected it, ended on the way: it must not go on in clear for that.
+            self._refuse(accepted, flow, errors.STOPPED, "the connection that it followed has just ended")
+            return
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
