@@ -1,10 +1,10 @@
 """Carrying out inquiries about revocation: HTTP requests as trio tasks, beside the reactor and never in its way.
 
 The sockets carry our network mark, so that steering leaves them alone; nothing that is asked here can come to ask
-about itself. A request has one deadline for everything from the name's address to the last byte, and a largest size.
-Equal questions that are under way are asked once, and no server has all our attention: who is slow holds up those who
-ask there. Redirects are not followed, and only plain http is spoken: answers
-are signed, and a question about a certificate cannot wait for another one.
+about itself. A request has one deadline for everything from its turn to the last byte, and a largest size. Equal
+questions that are under way are asked once, and no server takes all our attention: a slow one holds up those who ask
+there. Redirects are not followed, and only plain http is spoken: answers are signed, and a question about a certificate
+cannot wait for another one.
 """
 
 from __future__ import annotations
