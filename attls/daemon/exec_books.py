@@ -98,8 +98,9 @@ class Books:
         record = self.ledger.open(flow, owner, verdict, generation=0)
         settings = verdict.settings
         if settings is not None and settings.secondary_map and verdict.rule is not None and owner.pid is not None:
-            if self._primary(flow, owner, self.law.match(flow, owner)) is not None:
-                record.map_type = "Secondary"
+            followed = self._primary(flow, owner, self.law.match(flow, owner))
+            if followed is not None:
+                record.follow(self.ledger.records.get(followed.connid))
             else:
                 ends = flow.local.address, flow.remote.address
                 self.board.primaries.add(

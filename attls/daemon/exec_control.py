@@ -84,7 +84,7 @@ class Petition:
         """Close our copy of the program's socket before the answer: it must not outlive the program's own."""
         self.sock.close()
 
-    def pass_on(self) -> bool:
+    def pass_on(self, *, rounds: int = 1) -> bool:
         """There is nobody else to ask."""
         return False
 
