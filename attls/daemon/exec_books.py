@@ -62,6 +62,16 @@ class Books:
         self._truths.pop(cookie, None)
 
     @property
+    def is_attentive(self) -> bool:
+        """Whether a connection that no rule covers matters: it is reported, or may follow a primary."""
+        return self._report is not None or bool(self.board.primaries)
+
+    @property
+    def has_truths(self) -> bool:
+        """Whether the truth about any socket is not what the kernel says."""
+        return bool(self._truths)
+
+    @property
     def wants_source(self) -> bool:
         """Whether a decision about a connect needs to know where it would come from."""
         return self.law.asks_source or bool(self.board.primaries)
