@@ -22,11 +22,11 @@ from attls.cli.store import (
     find_certificate,
     key_word,
     label_option,
+    one_line,
     open_store,
     owner_option,
     password_file_option,
     password_in,
-    plain,
     print_result,
     print_table,
     read_contents,
@@ -286,7 +286,7 @@ def import_(
     for authority in done.authorities:
         lines.append(f"also added the authority {authority.name}, {authority.trust.value}")
         if authority.trust is Trust.NOTRUST:
-            lines.append(f"  to trust it: attls cert trust --owner CERTAUTH --label '{authority.label}'")
+            lines.append(f"  to trust it: attls cert trust {names.options(names.CERTAUTH, authority.label)}")
     document = certificate_document(store, done.stored)
     document["renewed"] = done.renewed
     document["authorities"] = [
@@ -414,7 +414,7 @@ def show(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner:
         ),
         ("Rings", ", ".join(texts(document["rings"])) or "none"),
     ]
-    print_result(document, "\n".join(plain(f"{name + ':':<19}{value}") for name, value in rows), as_json=as_json)
+    print_result(document, "\n".join(one_line(f"{name + ':':<19}{value}") for name, value in rows), as_json=as_json)
 
 
 @cert.command("inspect", cls=RoomCommand)
@@ -445,7 +445,7 @@ def inspect_(
     for asked in contents.requests:
         lines.append(f"request for {asked.subject.rfc4514_string()}")
     lines.append(f"{counted(len(contents.keys), 'private key')}")
-    print_result(document, "\n".join(plain(line) for line in lines), as_json=as_json)
+    print_result(document, "\n".join(one_line(line) for line in lines), as_json=as_json)
 
 
 @cert.command("renew", cls=RoomCommand)
@@ -679,7 +679,9 @@ def revoke(
         what = f"certificate {number:X}"
     store.revoke(authority.owner, authority.label, revocation.Revocation.of(number, current_time(), reason))
     document = {"serial": f"{number:X}", "issuer": authority.label, "reason": reason}
-    text = f"revoked {what}; now publish a new list: attls cert crl --label '{authority.label}' --out FILE"
+    text = (
+        f"revoked {what}; now publish a new list: attls cert crl --label {names.for_shell(authority.label)} --out FILE"
+    )
     print_result(document, text, as_json=as_json)
 
 

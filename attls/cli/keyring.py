@@ -19,6 +19,7 @@ from attls.cli.store import (
     label_option,
     open_store,
     owner_option,
+    plain,
     print_result,
     print_table,
     store_options,
@@ -86,7 +87,7 @@ def keyring_connect(
     stored = store.certificate(owner, label)
     text = f"connected {stored.name} to {changed.reference} as {chosen.value}{', default' if is_default else ''}"
     if stored.trust is Trust.NOTRUST:
-        text += f"\nnote: it is NOTRUST and so counts for nothing; attls cert trust --owner {owner} --label '{label}'"
+        text += f"\nnote: it is NOTRUST and so counts for nothing; attls cert trust {names.options(owner, label)}"
     if chosen is Usage.PERSONAL and store.has_key(stored) is False:
         text += "\nnote: the store has no private key for it, so it cannot be presented to a peer"
     print_result(_ring_document(store, changed), text, as_json=as_json)
@@ -203,7 +204,7 @@ def keyring_verify(
         print_result({"ok": not failed, "findings": items}, "", as_json=True)
     else:
         for finding in findings:
-            click.echo(f"{finding.severity}: {finding.where}: {finding.problem}\n    {finding.mend}")
+            click.echo(plain(f"{finding.severity}: {finding.where}: {finding.problem}\n    {finding.mend}"))
         errors = sum(finding.severity == "error" for finding in findings)
         click.echo(f"{ring or directory}: {counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}")
     if failed:

@@ -10,8 +10,8 @@ import click
 from attls.cli.store import (
     AskingCommand,
     RoomCommand,
+    one_line,
     open_store,
-    plain,
     print_result,
     print_table,
     read_contents,
@@ -197,7 +197,7 @@ def map_test(
     lines = [f"subject {document['subject']}", f"issuer  {document['issuer']}"]
     lines += [f"  {'yes' if step.matched else 'no ':<4} {step.what}: {step.reason}" for step in answer.steps]
     lines.append(f"user {answer.user} ({answer.way.value})" if answer.user else "no user")
-    print_result(document, plain("\n".join(lines)), as_json=as_json)
+    print_result(document, "\n".join(one_line(line) for line in lines), as_json=as_json)
     if answer.user is None:
         raise click.exceptions.Exit(1)
 

@@ -784,7 +784,9 @@ def common_name(certificate: x509.Certificate) -> str:
 def name_of(name: x509.Name) -> str:
     """Return the last common name in `name`, or all of it as RFC 4514 text."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[-1].value) if found else name.rfc4514_string() or "(empty name)"
+    text = str(found[-1].value) if found else name.rfc4514_string() or "(empty name)"
+    # Whoever made the certificate chose this text, and it is shown on terminals and in logs.
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def general_name(name: x509.GeneralName) -> str:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attls.errors import KeyringError
+from attls.keyring.names import for_shell
 
 LARGEST_FILE = 8 << 20
 """Bytes; the trust store of a distribution is about 0.25 MiB, so anything beyond this is a mistake or an attack."""
@@ -45,15 +46,15 @@ def permission_problem(path: Path, status: os.stat_result, *, secret: bool) -> s
     if status.st_uid not in trusted_owners():
         return (
             f"{path} belongs to user id {status.st_uid}, neither to root nor to you; "
-            f"check its content, then run: chown {os.geteuid()} '{path}'"
+            f"check its content, then run: chown {os.geteuid()} {for_shell(str(path))}"
         )
     forbidden = 0o077 if secret else 0o002 if _is_private_group(status.st_gid, status.st_uid) else 0o022
     if status.st_mode & forbidden:
         mode = stat.S_IMODE(status.st_mode)
         if secret:
             wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
-            return f"others may get at {path} (mode {mode:04o}); run: chmod {wanted} '{path}'"
-        return f"others may write to {path} (mode {mode:04o}); run: chmod go-w '{path}'"
+            return f"others may get at {path} (mode {mode:04o}); run: chmod {wanted} {for_shell(str(path))}"
+        return f"others may write to {path} (mode {mode:04o}); run: chmod go-w {for_shell(str(path))}"
     return None
 
 

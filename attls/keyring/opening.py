@@ -137,7 +137,8 @@ class Store(Files):
         access = grants.access(self.grants(), user=folded, ring=grants.check_reference(reference))
         if access is None:
             raise KeyringError(
-                f"{user} may not read ring {reference}; to allow it: attls keyring grant '{reference}' --user {user}"
+                f"{user} may not read ring {reference}; to allow it: "
+                f"attls keyring grant {names.for_shell(reference)} --user {names.for_shell(user)}"
             )
         return Reader(folded, access, reference)
 
@@ -193,7 +194,8 @@ class Reader:
             return None
         return (
             f"{self.user} needs {needed.name} access to ring {self.reference} for the key of {stored.name}; "
-            f"to allow it: attls keyring grant '{self.reference}' --user {self.user} --access {needed.name.lower()}"
+            f"to allow it: attls keyring grant {names.for_shell(self.reference)} --user {names.for_shell(self.user)} "
+            f"--access {needed.name.lower()}"
         )
 
 

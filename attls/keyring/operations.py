@@ -74,18 +74,26 @@ def import_certificate(
 ) -> Imported:
     """Keep the certificate in `contents`, its key if present, and the authorities beside it as CERTAUTH.
 
-    A certificate for the same key as the one already kept under this label renews it. `trust` None means: TRUST for
-    the certificate itself, and for the authorities beside it what `earned_trust` says. Raises KeyringError.
+    A certificate for the same key as the one already kept under this label renews it, and mends it where its file is
+    damaged. `trust` None means: TRUST for the certificate itself, and for the authorities beside it what `earned_trust`
+    says. Raises KeyringError.
     """
     leaf, key, others = certificates.split_identity(contents, name=source)
     if key is None:
         key = store.key_for_request(owner, label, leaf)
     renewed = False
     if store.has_certificate(owner, label):
-        old = store.certificate(owner, label)
-        renewed = certificates.public_key_bytes(old.certificate) == certificates.public_key_bytes(leaf)
-        if renewed and trust is None:
-            trust = old.trust
+        try:
+            old = store.certificate(owner, label)
+        except KeyringError as error:
+            # Of a damaged file the name is what is left, and the key that waits beside it says what was in there.
+            if error.code != 103 or store.has_other_keys(owner, label, leaf):
+                raise
+            renewed = True
+        else:
+            renewed = certificates.public_key_bytes(old.certificate) == certificates.public_key_bytes(leaf)
+            if renewed and trust is None:
+                trust = old.trust
     stored = store.add(owner, label, leaf, trust=trust or Trust.TRUST, private_key=key, replace=renewed)
     added = []
     for other in others if with_chain else ():

@@ -284,6 +284,10 @@ class Files(Tables):
             raise KeyringError(f"the store has no private key for {stored.name}", 428)
         return certificates.load_private_key(pem)
 
+    def has_passphrase(self) -> bool:
+        """Tell whether a passphrase for encrypted keys can be had; asks for it."""
+        return bool(self._passphrase())
+
     def _decrypt(self, path: Path, content: bytes) -> PrivateKey:
         passphrase = self._passphrase() if b"ENCRYPTED" in content else None
         try:
@@ -338,13 +342,23 @@ class Files(Tables):
                 self.set_settings(dataclasses.replace(settings, encrypt_keys=False))
         return len(keys)
 
+    def has_other_keys(self, owner: str, label: str, certificate: x509.Certificate) -> bool:
+        """Tell whether keys are kept under this label that do not belong to `certificate`."""
+        identifier = key_id(certificate)
+        return any(other != identifier for other, _ in self._keys_of(names.check_owner(owner), label))
+
     def _drop_keys(self, owner: str, label: str, *, keep: str | None = None) -> None:
-        prefix = f"{names.file_name(label)}."
-        directory = self._private(owner)
-        for path in directory.glob("*.key") if directory.is_dir() else ():
-            stem, _, identifier = path.name.removesuffix(".key").rpartition(".")
-            if f"{stem}." == prefix and identifier != keep:
+        for identifier, path in self._keys_of(owner, label):
+            if identifier != keep:
                 files.remove(path)
+
+    def _keys_of(self, owner: str, label: str) -> list[tuple[str, Path]]:
+        found = []
+        for path in self._private(owner).glob("*.key"):
+            stem, _, identifier = path.name.removesuffix(".key").rpartition(".")
+            if stem == names.file_name(label):
+                found.append((identifier, path))
+        return found
 
     # Requests
 

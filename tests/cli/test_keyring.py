@@ -1,5 +1,6 @@
 """attls cert, keyring and map at the command line: output, JSON, exit codes."""
 
+import datetime
 import json
 import os
 import shlex
@@ -14,6 +15,8 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from attls.cli import main
 from attls.keyring import Store, certificates
@@ -266,6 +269,20 @@ def test_control_characters_of_a_foreign_certificate_do_not_reach_the_terminal(d
         assert "\x1b" not in demo(line).stdout
 
 
+def test_control_characters_of_a_foreign_name_do_not_reach_the_terminal_in_an_error(demo: Attls) -> None:
+    """The common name in a sentence is somebody else's text."""
+    key = certificates.generate_key("ecdsa-p256")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x\x1b[2J\nattls: done")])
+    now = datetime.datetime.now(datetime.UTC)
+    profile = certificates.Profile(subject=name, days=1)
+    certificate = certificates.build(profile, key.public_key(), signer=None, own_key=key, now=now)
+    Path("evil.pem").write_bytes(certificates.pem(certificate))
+    Path("other.key").write_bytes(certificates.private_key_pem(certificates.generate_key("ed25519")))
+    said = demo("cert import --owner u --label l evil.pem --key other.key", code=3).stderr
+    assert "'x?[2J?attls: done'" in said
+    assert said.count("\n") == 1
+
+
 def test_every_command_takes_the_two_common_options() -> None:
     """--keyrings and --json are everywhere."""
     for group in COMMANDS:
@@ -317,7 +334,10 @@ def test_keys_are_encrypted_and_decrypted(demo: Attls) -> None:
     assert "no passphrase was given" in demo(export, code=3).stderr
     demo(f"{export} --passphrase-file phrase")
     assert demo("keyring verify --passphrase-file phrase").stdout == "keyrings: no errors, no warnings\n"
-    assert "give the right passphrase" in demo("keyring verify", code=1).stdout
+    Path("wrong").write_text("wrong\n")
+    Path("wrong").chmod(0o600)
+    assert "give the right passphrase" in demo("keyring verify --passphrase-file wrong", code=1).stdout
+    assert "2 encrypted private keys were not looked into" in demo("keyring verify").stdout
     assert demo("keyring decrypt --passphrase-file phrase").stdout == "decrypted 2 keys\n"
     demo(export)
 

@@ -100,7 +100,7 @@ def test_a_key_that_others_may_read_is_refused_here_too(shop: Workshop, tmp_path
     generation(shop, tmp_path / "secret", "..2026_01", "server")
     key = tmp_path / "secret/..2026_01/tls.key"
     key.chmod(0o644)
-    with pytest.raises(KeyringError, match=f"chmod 600 '{key}'") as caught:
+    with pytest.raises(KeyringError, match=f"chmod 600 {key}") as caught:
         shop.store.ring(str(tmp_path / "secret"))
     assert caught.value.code == 428
     key.chmod(0o600)
