@@ -35,14 +35,7 @@ from attls.cli.store import (
     write_out,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    Store,
-    Trust,
-    certificates,
-    names,
-    operations,
-    revocation,
-)
+from attls.keyring import Store, Trust, certificates, names, operations, revocation
 from attls.keyring.store import StoredCertificate
 
 
@@ -52,6 +45,7 @@ def _trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+_days = click.IntRange(1, certificates.MOST_DAYS)
 _san = click.option(
     "--san", multiple=True, metavar="NAMES", help="Alternative names: DNS:host,IP:addr,EMAIL:a@b,URI:u (repeatable)."
 )
@@ -127,9 +121,7 @@ def cert() -> None:
 @click.option("--cn", required=True, help="Common name of the authority.")
 @click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the certificate.")
 @_key_type
-@click.option(
-    "--days", type=click.IntRange(1), default=certificates.AUTHORITY_DAYS, show_default=True, help="Validity."
-)
+@click.option("--days", type=_days, default=certificates.AUTHORITY_DAYS, show_default=True, help="Validity.")
 @_subject
 @click.option("--sign-with", metavar="CALABEL", help="Make an intermediate authority signed by this one.")
 @_signer_owner
@@ -191,7 +183,7 @@ def _made(store: Store, stored: StoredCertificate, days: int, *, as_json: bool) 
 @_signer_owner
 @_san
 @_key_type
-@click.option("--days", type=click.IntRange(1), default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
+@click.option("--days", type=_days, default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
 @_subject
 @_purpose
 @_with_urls
@@ -328,6 +320,8 @@ def export(
     password_file: Path | None,
 ) -> None:
     """Write a certificate to a file; with its key the file gets mode 0600."""
+    if with_key and form in ("der", "p7b"):
+        raise click.UsageError(f"{form} holds no private keys; use --format p12 or pem with --with-key")
     store = open_store(directory, passphrase_file)
     stored = find_certificate(store, owner, label)
     password = password_in(password_file)
@@ -457,7 +451,7 @@ def inspect_(
     type=click.Choice(certificates.KEY_TYPES, case_sensitive=False),
     help="Kind of the new key; implies --new-key.",
 )
-@click.option("--days", type=click.IntRange(1), help="Validity; as long as before if not given.")
+@click.option("--days", type=_days, help="Validity; as long as before if not given.")
 @click.option("--sign-with", metavar="CALABEL", help="Have it signed by another authority than before.")
 @_signer_owner
 @store_options
@@ -578,7 +572,7 @@ def request(
 @_signer_owner
 @click.option("--cn", help="Common name instead of the one that is requested.")
 @_san
-@click.option("--days", type=click.IntRange(1), default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
+@click.option("--days", type=_days, default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
 @_subject
 @_purpose
 @click.option("--ca", is_flag=True, help="Make it an authority.")
@@ -688,7 +682,7 @@ def revoke(
 @cert.command("crl", cls=RoomCommand)
 @label_option
 @click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the authority.")
-@click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Validity.")
+@click.option("--days", type=_days, default=7, show_default=True, help="Validity.")
 @click.option(
     "--format", "form", type=click.Choice(["pem", "der"]), default="pem", show_default=True, help="File format."
 )

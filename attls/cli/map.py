@@ -18,12 +18,7 @@ from attls.cli.store import (
     store_options,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    Trust,
-    certificates,
-    mapping,
-    names,
-)
+from attls.keyring import Trust, certificates, mapping, names
 
 # User mapping ------------------------------------------------------------------------------------------------------
 
@@ -164,6 +159,19 @@ def map_criterion(
     print_result({"criteria": criteria, "user": user}, text, as_json=as_json)
 
 
+@map_.command("criteria", cls=AskingCommand)
+@store_options
+def map_criteria(*, directory: Path, passphrase_file: Path | None, as_json: bool) -> None:
+    """List what filled-in criteria stand for, in the order in which they are tried."""
+    found = open_store(directory, passphrase_file).criteria()
+    if as_json:
+        print_result([{"criteria": one.pattern, "user": one.user} for one in found], "", as_json=True)
+    elif not found:
+        click.echo(f"no criteria in {directory}")
+    else:
+        print_table(("CRITERIA", "USER"), [(one.pattern, one.user) for one in found])
+
+
 @map_.command("test", cls=AskingCommand)
 @click.argument("file", metavar="CERT", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--job", default="", help="Job name, for criteria with &APPLID.")
@@ -178,7 +186,7 @@ def map_test(
     """
     store = open_store(directory, passphrase_file)
     owner, slash, label = str(file).partition("/")
-    if slash and not file.exists() and owner and store.has_certificate(owner, label):
+    if slash and not file.exists() and names.fold_owner(owner) in store.owners():
         certificate = store.certificate(owner, label).certificate
     else:
         found = read_contents(file, None).certificates

@@ -20,10 +20,7 @@ from attls.cli.store import (
     store_options,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    names,
-    racdcert,
-)
+from attls.keyring import names, racdcert
 
 # The z/OS spelling --------------------------------------------------------------------------------------------------
 

@@ -206,12 +206,15 @@ def key_word(present: bool | None) -> str:
 
 def days_left(certificate: certificates.Certificate) -> str:
     """Say how long a certificate is still valid."""
+    return time_left(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def time_left(begins: datetime.datetime, ends: datetime.datetime) -> str:
+    """Say how long that is still valid which begins and ends then."""
     now = current_time()
-    if now > certificate.not_valid_after_utc:
+    if now > ends:
         return "expired"
-    if now < certificate.not_valid_before_utc:
-        return "not yet valid"
-    return f"{(certificate.not_valid_after_utc - now).days} days"
+    return "not yet valid" if now < begins else f"{(ends - now).days} days"
 
 
 def find_certificate(store: Store, owner: str | None, label: str) -> StoredCertificate:

@@ -60,7 +60,7 @@ UNREADABLE = (
 
 _LONGEST_CHAIN = 10
 _MOST_CERTIFICATES = 2000
-_MOST_DAYS = 36525
+MOST_DAYS = 36525
 # Peers whose clock is a little slow must not refuse a certificate that was made a moment ago.
 _BACKDATE = datetime.timedelta(minutes=5)
 # No certificate was made with this program before; an earlier clock was never set.
@@ -279,8 +279,8 @@ def build(
     valid now, or when the clock cannot be right.
     """
     check_clock(now)
-    if not 1 <= profile.days <= _MOST_DAYS:
-        raise KeyringError(f"a certificate is valid for 1 to {_MOST_DAYS} days, not {profile.days}")
+    if not 1 <= profile.days <= MOST_DAYS:
+        raise KeyringError(f"a certificate is valid for 1 to {MOST_DAYS} days, not {profile.days}")
     begins = (profile.begins or now - _BACKDATE).replace(microsecond=0)
     ends = (profile.ends or now + datetime.timedelta(days=profile.days)).replace(microsecond=0)
     if signer is None:
@@ -619,8 +619,8 @@ def _read_pkcs12(contents: Contents, data: bytes, password: bytes | None, name: 
         except ValueError as error:
             problem = error
     else:
-        what = "is wrong, or the file is damaged" if password is not None else "is needed"
-        raise KeyringError(f"{name} cannot be opened: a password {what}", 408) from problem
+        what = "the password is wrong, or the file is damaged" if password is not None else "it needs a password"
+        raise KeyringError(f"{name} cannot be opened: {what}", 408) from problem
     if found.key is not None:
         contents.clear_key |= not password
         contents.keys.append(_supported(found.key))

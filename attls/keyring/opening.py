@@ -18,7 +18,7 @@ from cryptography import x509
 
 from attls.errors import KeyringError
 from attls.keyring import certificates, files, grants, names
-from attls.keyring.store import Connection, Files, StoredCertificate, default_usage
+from attls.keyring.store import Connection, Files, Ring, StoredCertificate, default_usage
 from attls.keyring.values import Entry, Keyring, Trust, Usage
 
 _SYSTEM_TRUST = (
@@ -28,6 +28,7 @@ _SYSTEM_TRUST = (
 )
 
 
+_VIRTUAL = {"*AUTH*": names.CERTAUTH, "*SITE*": names.SITE}
 _ATTEMPTS = 5
 
 
@@ -98,26 +99,37 @@ class Store(Files):
     def _stored_ring(self, reference: str, user: str | None) -> Keyring:
         settings = self.settings()
         reader = self._reader(reference, user) if settings.grants else _EVERYTHING
-        if reference.upper() == "*AUTH*/*":
-            own = self._virtual(reference, names.CERTAUTH, reader) if settings.virtual_auth != "system" else ()
-            return Keyring(reference, own + (system_trust() if settings.virtual_auth != "store" else ()))
-        if reference.upper() == "*SITE*/*":
-            return Keyring(reference, self._virtual(reference, names.SITE, reader))
-        owner, _, name = reference.partition("/")
-        if name == "*":
-            return Keyring(reference, self._virtual(reference, owner, reader))
-        owner, name = names.split_ring(reference)
-        ring = self.definition(owner, name)
+        system: tuple[Entry, ...] = ()
+        if reference.upper() == "*AUTH*/*" and settings.virtual_auth != "store":
+            system = system_trust()
+            if settings.virtual_auth == "system":
+                return Keyring(reference, system)
+        ring = self.connections(reference)
         for attempt in range(_ATTEMPTS):
             try:
-                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections) + system)
             except names.MissingError:
                 # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
                 if attempt == _ATTEMPTS - 1:
                     raise
                 time.sleep(0.01)
-                ring = self.definition(owner, name)
+                ring = self.connections(reference)
         raise AssertionError("the last attempt returns or raises")
+
+    def connections(self, reference: str) -> Ring:
+        """Return which certificates of the store `USER/RING`, `USER/*`, `*AUTH*/*` or `*SITE*/*` stands for.
+
+        Raises MissingError (202) when there is no such ring.
+        """
+        owner, _, name = reference.partition("/")
+        if name != "*":
+            return self.definition(*names.split_ring(reference))
+        canonical = _VIRTUAL.get(owner.upper()) or names.check_owner(owner)
+        if not self.directory.is_dir():
+            raise names.MissingError(f"there is no keyring store at {self.directory}")
+        usage = default_usage(canonical)
+        lines = tuple(Connection(canonical, label, usage) for label in self.labels(canonical))
+        return Ring(canonical, owner, name, lines)
 
     def check_access(self, reference: str, user: str) -> None:
         """Return if `user` may read the ring `USER/RING` or a virtual one; always, unless the settings ask for grants.
@@ -141,13 +153,6 @@ class Store(Files):
                 f"attls keyring grant {names.for_shell(reference)} --user {names.for_shell(user)}"
             )
         return Reader(folded, access, reference)
-
-    def _virtual(self, reference: str, owner: str, reader: Reader) -> tuple[Entry, ...]:
-        canonical = names.check_owner(owner)
-        if not self.directory.is_dir():
-            raise names.MissingError(f"there is no keyring store at {self.directory}")
-        usage = default_usage(canonical)
-        return tuple(self._entry(Connection(canonical, label, usage), reader) for label in self.labels(canonical))
 
     def _entry(self, line: Connection, reader: Reader) -> Entry:
         for _ in range(3):

@@ -143,6 +143,12 @@ class Files(Tables):
                     yield self.certificate(owner, label)
 
     def _no_certificate(self, owner: str, label: str) -> KeyringError:
+        if self.request_path(owner, label).exists():
+            return names.MissingError(
+                f"'{label}' of {owner} is a request that waits for its certificate; bring that in with: "
+                f"attls cert import {names.options(owner, label)} FILE",
+                407,
+            )
         others = self.labels(owner)
         known = f"it has {', '.join(repr(other) for other in others[:10])}" if others else "it has none"
         return names.MissingError(f"{owner} has no certificate labelled '{label}'; {known}", 407)

@@ -156,7 +156,7 @@ def test_empty_stores_list_as_empty(attls: Attls) -> None:
         ("cert import --owner U --label L nofile", 3, "cannot read nofile"),
         ("cert export --label server --out nodir/x", 3, "cannot write"),
         ("cert export --label server --format p12 --with-key --out x", 3, "--password-file"),
-        ("cert export --label server --format der --with-key --out x", 3, "--format p12 or pem"),
+        ("cert export --label server --format der --with-key --out x", 2, "--format p12 or pem"),
         ("cert sign keyrings --sign-with 'Demo CA'", 3, "not a regular file"),
         ("cert trust --owner DEMO --label server --hightrust", 3, "only a CERTAUTH"),
         ("keyring create DEMO/SERVER", 3, "exists already"),
@@ -259,6 +259,45 @@ def test_a_model_certificate_names_the_rest(demo: Attls) -> None:
     demo("cert export --label m --out m.pem")
     found = document(demo("map add --user u --label l --subject OU=Pay --model m.pem --json"))
     assert found["subject"] == "OU=Pay.O=Example"
+
+
+def test_what_virtual_rings_and_directories_stand_for_is_listed(demo: Attls) -> None:
+    """As a policy would have them: certificates of an owner, authorities of store and system, files of a directory."""
+    labels = lambda line: [entry["label"] for entry in document(demo(f"{line} --json"))["entries"]]  # noqa: E731
+    assert labels("keyring list 'demo/*'") == ["server"]
+    assert labels("keyring list '*AUTH*/*'") == ["Demo CA"]
+    assert labels("keyring list '*SITE*/*'") == []
+    demo("keyring settings --auth both")
+    both = labels("keyring list '*auth*/*'")
+    assert (both[0], len(both) > 50) == ("Demo CA", True)
+    demo("keyring settings --auth system")
+    assert labels("keyring list '*AUTH*/*'") == both[1:]
+    Path("live").mkdir()
+    demo("cert export --label server --chain --out live/fullchain.pem")
+    demo("cert export --label server --with-key --out live/privkey.pem")
+    table = demo("keyring list ./live").stdout.splitlines()
+    assert "server.demo  FILE   PERSONAL  yes      TRUST  yes  396 days" == table[1]
+    assert "cannot read the keyring file" in demo("keyring list ./nothing", code=3).stderr
+    assert "no ring 'X'" in demo("keyring list demo/X", code=1).stderr
+
+
+def test_criteria_are_listed_in_the_order_in_which_they_are_tried(attls: Attls) -> None:
+    """A text without wildcards comes first."""
+    assert attls("map criteria").stdout == "no criteria in keyrings\n"
+    attls("map criterion 'APPLID=*' --user rest")
+    attls("map criterion 'APPLID=PAY' --user pay")
+    assert document(attls("map criteria --json")) == [
+        {"criteria": "APPLID=PAY", "user": "PAY"},
+        {"criteria": "APPLID=*", "user": "REST"},
+    ]
+    assert attls("map criteria").stdout.splitlines()[1].split() == ["APPLID=PAY", "PAY"]
+
+
+def test_a_request_that_waits_is_told_from_a_certificate_that_is_not_there(demo: Attls) -> None:
+    """With the command that brings its certificate in."""
+    demo("cert request --owner carl --label 'my web' --cn web --out web.csr")
+    said = demo("cert show --owner carl --label 'my web'", code=1).stderr
+    assert "attls cert import --owner CARL --label 'my web' FILE" in said
 
 
 def test_control_characters_of_a_foreign_certificate_do_not_reach_the_terminal(demo: Attls) -> None:
