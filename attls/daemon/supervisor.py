@@ -579,7 +579,9 @@ class Supervisor:
     def _ring_directories(self) -> tuple[Path, ...]:
         generation = self._generation
         assert generation is not None
-        references = {settings.keyring for settings in settings_in_use(generation.policy.rules)}
+        in_use = settings_in_use(generation.policy.rules)
+        references = {settings.keyring for settings in in_use}
+        references |= {settings.keyring_stash_file for settings in in_use if settings.keyring_stash_file}
         # The store is watched in any case: it also says which certificate stands for which user.
         return self._store.watched([*references, "*AUTH*/*"])
 

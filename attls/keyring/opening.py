@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,17 +83,16 @@ class Store(Files):
         """Return the directories in which any change can change what `references` (as in a policy) mean.
 
         For whoever watches them with inotify: files are replaced by renaming, so watching directories is enough, and a
-        directory of the store that is made later shows up as a change in the directory above it.
+        directory of the store that is made later shows up as a change in the directory above it. The path of any other
+        file that counts, such as a stash file, may be given as well.
         """
         found: set[Path] = set()
         for reference in references:
             if reference.startswith(("/", "./", "../")):
-                path = Path(reference)
-                found |= {path} if path.is_dir() else {path.parent}
-                # Links lead elsewhere: ACME clients renew in the directory that their links point into.
-                found |= {child.resolve().parent for child in path.glob("*.pem")} if path.is_dir() else set()
+                found |= _directories_of(Path(reference))
             else:
                 found |= {self.directory, *(path for path in self.directory.rglob("*") if path.is_dir())}
+                found |= {path.parent for path in _SYSTEM_TRUST} if reference.upper() == "*AUTH*/*" else set()
         return tuple(sorted(path for path in found if path.is_dir()))
 
     def _stored_ring(self, reference: str, user: str | None) -> Keyring:
@@ -223,9 +222,17 @@ def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
     return Keyring(str(path), file_entries(leaf, key, others))
 
 
-# Certificate, key and authorities as others name them. Kubernetes and cert-manager; certbot, dehydrated and lego;
-# plain habit. Each name may be missing where the directory only carries trust. What ACME clients call chain.pem is
-# part of fullchain.pem and no statement of trust.
+def _directories_of(path: Path) -> set[Path]:
+    # Links lead elsewhere: ACME clients renew in the directory that their links point into. And the directory itself
+    # may be replaced by another of its name, which happens in the one above it.
+    files_in_it = list(path.iterdir()) if path.is_dir() else []
+    linked = {one.resolve().parent for one in (path, *files_in_it) if one.is_symlink()}
+    return {path.parent, *linked} | ({path} if path.is_dir() else set())
+
+
+# Certificate, key and authorities as others name them: Kubernetes and cert-manager; certbot and dehydrated; plain
+# habit. Each name may be missing where the directory only carries trust. What ACME clients call chain.pem is part of
+# fullchain.pem and no statement of trust.
 _LAYOUTS = (
     ("tls.crt", "tls.key", "ca.crt"),
     ("fullchain.pem", "privkey.pem", ""),
@@ -252,13 +259,13 @@ def read_directory_ring(path: Path, password: bytes | None = None, *, attempts: 
 def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
     # Kubernetes swaps the symbolic link `..data` between whole generations; following it once pins one of them.
     pinned = (path / "..data").resolve() if (path / "..data").exists() else path.resolve()
-    for layout in _LAYOUTS:
+    for layout in (*_LAYOUTS, *_named_by_host(pinned)):
         present = [pinned / name for name in layout if name and (pinned / name).exists()]
         if present and present != [pinned / layout[1]]:
             break
     else:
         known = "; ".join(", ".join(filter(None, layout)) for layout in _LAYOUTS)
-        raise KeyringError(f"there are no certificates in {path} under a known name ({known})")
+        raise KeyringError(f"there are no certificates in {path} under a known name ({known}; one NAME.crt, NAME.key)")
     contents = certificates.Contents()
     anchors: list[x509.Certificate] = []
     for file in present:
@@ -276,6 +283,18 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
         return Keyring(str(path), file_entries(None, None, (), anchors))
     leaf, key, others = certificates.split_identity(contents, name=str(path))
     return Keyring(str(path), file_entries(leaf, key, others, anchors))
+
+
+def _named_by_host(directory: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the layouts of clients that name files by the host, where the directory holds one key and so one identity.
+
+    Caddy and lego write NAME.crt with its chain beside NAME.key, acme.sh fullchain.cer.
+    """
+    keys = [path for path in directory.glob("*.key") if not path.name.startswith(".")]
+    if len(keys) == 1:
+        for certificate in (f"{keys[0].stem}.crt", "fullchain.cer"):
+            if (directory / certificate).exists():
+                yield certificate, keys[0].name, ""
 
 
 def file_entries(

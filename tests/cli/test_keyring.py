@@ -263,7 +263,10 @@ def test_a_model_certificate_names_the_rest(demo: Attls) -> None:
 
 def test_what_virtual_rings_and_directories_stand_for_is_listed(demo: Attls) -> None:
     """As a policy would have them: certificates of an owner, authorities of store and system, files of a directory."""
-    labels = lambda line: [entry["label"] for entry in document(demo(f"{line} --json"))["entries"]]  # noqa: E731
+
+    def labels(line: str) -> list[str]:
+        return [entry["label"] for entry in document(demo(f"{line} --json"))["entries"]]
+
     assert labels("keyring list 'demo/*'") == ["server"]
     assert labels("keyring list '*AUTH*/*'") == ["Demo CA"]
     assert labels("keyring list '*SITE*/*'") == []
