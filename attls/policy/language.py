@@ -939,10 +939,19 @@ for _statement in _ALL:
 
 # Lines of a Policy Agent main or image file that matter here, with their form, and those that do not.
 AGENT_LINES: dict[str, tuple[str, str]] = {
-    "tcpimage": ("TcpImage stack [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE] [seconds]", "A stack and its image file."),
+    "tcpimage": (
+        "TcpImage stack [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE] [seconds]",
+        "A stack and its image file. NOPURGE: after an orderly stop, what the policy protects is refused instead of "
+        "left in the clear (`--on-exit` counts more). FLUSH always holds: a start or a refresh puts in force exactly "
+        "what the files say. Every so many seconds the files are looked at, and changed ones put in force; 0 or none "
+        "is never.",
+    ),
     "pepinstance": ("PEPInstance …", "The same as TcpImage."),
     "commonttlsconfig": ("CommonTTLSConfig file", "Policy read before that of the stack."),
-    "ttlsconfig": ("TTLSConfig [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE]", "The AT-TLS policy of the stack."),
+    "ttlsconfig": (
+        "TTLSConfig [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE]",
+        "The AT-TLS policy of the stack; its options count more than those of TcpImage.",
+    ),
     "loglevel": ("LogLevel number", "What the Policy Agent logs; not used here."),
     "codepage": ("Codepage name", "Code page of policy files; files here are UTF-8."),
 }
