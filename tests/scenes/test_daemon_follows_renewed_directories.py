@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from attls.cli import main
 from tests.namespaces import wait_until
 from tests.scenes.conftest import Stage
-from tests.scenes.daemons import Daemon, client_context, echo, make_rings, program, rule
+from tests.scenes.daemons import client_context, echo, make_rings, program, rule
 
 pytestmark = pytest.mark.scene
 
@@ -93,13 +93,11 @@ def presented(stage: Stage, store: Path, port: int) -> bytes:
         return ssl.DER_cert_to_PEM_cert(sock.getpeercert(binary_form=True) or b"").encode()
 
 
-def changes(daemon: Daemon, before: int) -> None:
-    """Wait until the daemon has noticed by itself, without complaint."""
-    wait_until(lambda: daemon.status()["generation"] > before and daemon.status()["last_error"] is None, 10)
-
-
 def test_renewal(stage: Stage, tmp_path: Path) -> None:
-    """The swap of a link serves the next connection; a key that does not fit is reported and the one before goes on."""
+    """The swap of a link serves the next connection; where the key does not fit, what was there before goes on.
+
+    That is reported, and does not hold up the other directory.
+    """
     authority = Authority(tmp_path / "authority")
     secret, etc = tmp_path / "secret", tmp_path / "letsencrypt"
     secret.mkdir()
@@ -114,21 +112,19 @@ def test_renewal(stage: Stage, tmp_path: Path) -> None:
         assert [first[0]] * 2 == [presented(stage, authority.store, port) for port in (7000, 7001)]
 
         second = authority.issue()
+        archive(etc, 2, *second)
+        lead(etc, 2, "fullchain")  # and there it was killed
         publish(secret, 2, *second)
-        changes(daemon, 1)
+        wait_until(lambda: daemon.status()["last_error"], 10)
+        assert "rule acme: the private key does not belong to the certificate 'n' in" in daemon.status()["last_error"]
+        wait_until(lambda: daemon.status()["generation"] > 1, 10)
         assert [second[0], first[0]] == [presented(stage, authority.store, port) for port in (7000, 7001)]
 
         third = authority.issue()
-        archive(etc, 2, *third)
-        lead(etc, 2, "fullchain")  # and there it was killed
-        wait_until(lambda: daemon.status()["last_error"], 10)
-        assert "rule acme: the private key does not belong to the certificate 'n' in" in daemon.status()["last_error"]
-        publish(secret, 3, third[0], first[1])
-        wait_until(lambda: "rule kube: " in daemon.status()["last_error"], 10)
-        assert [second[0], first[0]] == [presented(stage, authority.store, port) for port in (7000, 7001)]
-
-        before = daemon.status()["generation"]
         lead(etc, 2)
+        publish(secret, 3, third[0], second[1])
+        wait_until(lambda: "rule kube: " in (daemon.status()["last_error"] or ""), 10)
+        assert [second[0]] * 2 == [presented(stage, authority.store, port) for port in (7000, 7001)]
         publish(secret, 4, *third)
-        changes(daemon, before)
-        assert [third[0]] * 2 == [presented(stage, authority.store, port) for port in (7000, 7001)]
+        wait_until(lambda: daemon.status()["last_error"] is None, 10)
+        assert [third[0], second[0]] == [presented(stage, authority.store, port) for port in (7000, 7001)]
