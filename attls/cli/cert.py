@@ -273,6 +273,7 @@ def import_(
         source=str(file) if key is None else f"{file} and {key}",
         now=current_time(),
         with_chain=not no_chain,
+        chain_trust=Trust(trust) if trust else None,
     )
     lines = [f"{'renewed' if done.renewed else 'imported'} {done.stored.name}, {done.stored.trust.value}"]
     for authority in done.authorities:

@@ -71,12 +71,13 @@ def import_certificate(
     source: str,
     now: datetime.datetime,
     with_chain: bool = True,
+    chain_trust: Trust | None = None,
 ) -> Imported:
     """Keep the certificate in `contents`, its key if present, and the authorities beside it as CERTAUTH.
 
     A certificate for the same key as the one already kept under this label renews it, and mends it where its file is
-    damaged. `trust` None means: TRUST for the certificate itself, and for the authorities beside it what `earned_trust`
-    says. Raises KeyringError.
+    damaged. `trust` None means TRUST, or for a renewal what it was. The authorities are HIGHTRUST never, and where
+    `chain_trust` is None what `earned_trust` says. Raises KeyringError.
     """
     leaf, key, others = certificates.split_identity(contents, name=source)
     if key is None:
@@ -98,8 +99,8 @@ def import_certificate(
     added = []
     for other in others if with_chain else ():
         if certificates.is_authority(other) and store.find_same(other) is None:
-            status = Trust.NOTRUST if trust is Trust.NOTRUST else Trust.TRUST
-            if trust is None or (renewed and trust is not Trust.NOTRUST):
+            status = Trust.NOTRUST if chain_trust is Trust.NOTRUST else Trust.TRUST
+            if chain_trust is None:
                 status = earned_trust(store, other, [*others, leaf], now=now)
             added.append(store.add(names.CERTAUTH, free_label(store, names.CERTAUTH, other), other, trust=status))
     return Imported(stored, renewed, tuple(added))

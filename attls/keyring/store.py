@@ -198,10 +198,12 @@ class Files(Tables):
             self._write_certificate(stored.owner, stored.shown_owner, label, trust, stored.certificate)
         return self.certificate(owner, label)
 
-    def relabel(self, owner: str, label: str, new_label: str) -> StoredCertificate:
-        """Give a certificate another label, on all rings too."""
+    def relabel(self, owner: str, label: str, new_label: str, *, trust: Trust | None = None) -> StoredCertificate:
+        """Give a certificate another label, on all rings too, and another trust if `trust` is given."""
         with self.writing():
             stored = self.certificate(owner, label)
+            trust = trust or stored.trust
+            _check_trust(stored.owner, trust)
             if self.has_certificate(owner, new_label):
                 raise KeyringError(
                     f"{stored.owner} already has a certificate labelled '{new_label}'; choose another label"
@@ -210,7 +212,7 @@ class Files(Tables):
             if key.exists():
                 new_key = self._key_path(stored.owner, new_label, stored.certificate)
                 files.replace(new_key, files.read_secret(key), mode=0o600)
-            self._write_certificate(stored.owner, stored.shown_owner, new_label, stored.trust, stored.certificate)
+            self._write_certificate(stored.owner, stored.shown_owner, new_label, trust, stored.certificate)
             for ring in self.rings_with(stored.owner, label):
                 self._write_ring(_mapped(ring, stored.owner, label, new_label))
             files.remove(self.certificate_path(owner, label))

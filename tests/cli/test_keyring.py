@@ -405,7 +405,7 @@ def test_settings_and_grants(demo: Attls) -> None:
 
 
 def test_racdcert_takes_one_command_or_a_procedure(demo: Attls) -> None:
-    """From the command line or standard input, where SETROPTS and comments are passed over."""
+    """From the command line or standard input, where SETROPTS does nothing and comments are left out."""
     assert "       >SERVER<" in demo('racdcert "RACDCERT ID(DEMO) LISTRING(*)"').stdout
     procedure = (
         "/* renew the ring */\n"
@@ -418,10 +418,12 @@ def test_racdcert_takes_one_command_or_a_procedure(demo: Attls) -> None:
     assert [step["command"].split()[2] for step in found] == [
         "ADDRING(SECOND)",
         "CONNECT(LABEL('server')",
+        "REFRESH",
         "EXPORT(LABEL('server'))",
     ]
     assert "secret" not in json.dumps(found)
     assert Store("keyrings").ring("DEMO/SECOND").identity().label == "server"
+    assert "needs a function" in demo("racdcert ''", code=2).stderr
     for line, code in (
         ("LISTRING(NOPE)", 1),
         ("NONSENSE", 2),

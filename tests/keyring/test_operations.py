@@ -24,7 +24,14 @@ def take(
 ) -> operations.Imported:
     contents = certificates.read(data, password=password)
     return operations.import_certificate(
-        store, owner=owner, label=label, contents=contents, trust=trust, source="the file", now=NOW
+        store,
+        owner=owner,
+        label=label,
+        contents=contents,
+        trust=trust,
+        chain_trust=trust,
+        source="the file",
+        now=NOW,
     )
 
 
