@@ -1,8 +1,8 @@
 """From the `Keyring` value of a policy to the keyring it means.
 
-The forms and their order of recognition: `*TOKEN*/name` (refused), `*AUTH*/*` and `*SITE*/*`, a path (absolute, or
-starting with `./` or `../`), `user/*`, `user/ring`, and a bare `ring` of the user who owns the connection. What cannot
-be opened is return code 202, as on z/OS, unless a more telling code exists.
+The forms and their order of recognition: `*TOKEN*/name` (refused, see docs/decisions/0004), a path (absolute, or
+starting with `./` or `../`), `*AUTH*/*` and `*SITE*/*`, `user/*`, `user/ring`, and a bare `ring` of the user who owns
+the connection. What cannot be opened is return code 202, as on z/OS, unless a more telling code exists.
 """
 
 from __future__ import annotations
@@ -61,10 +61,16 @@ class Store(Files):
         """
         if reference.upper().startswith("*TOKEN*/"):
             raise KeyringError(
-                f"{reference}: PKCS #11 tokens cannot be used, because the TLS library at hand takes private keys as "
-                "files only; export the certificate to a ring, or put a PKCS #11 provider for OpenSSL in front"
+                f"{reference} is a PKCS #11 token, and the TLS library at hand cannot sign with a key that stays in a "
+                "token; give this machine a certificate of its own in a ring (docs/keyrings.md says what it would take)"
             )
         if reference.startswith(("/", "./", "../")):
+            if reference.lower().endswith(".kdb"):
+                export = f"gskkyman -e -k {names.for_shell(reference)} -l LABEL -p FILE.p12"
+                raise KeyringError(
+                    f"{reference} is a key database of gskkyman, whose format is not published; export from it where "
+                    f"gskkyman is ({export}), then name FILE.p12 here or import it into a ring"
+                )
             path, secret = Path(reference), _password(password, stash_file)
             return read_directory_ring(path, secret) if path.is_dir() else read_file_ring(path, password=secret)
         if password is not None or stash_file is not None:
