@@ -193,16 +193,27 @@ def renew(
     of the same type). Raises KeyringError when the authority's key is not in the store.
     """
     old = store.certificate(owner, label)
+    fresh_key = certificates.generate_key(key_type or certificates.same_key_type(old.certificate)) if new_key else None
+    with store.writing():  # whoever deletes or renews it at the same time comes before or after, not in between
+        return _renewed(store, store.certificate(owner, label), fresh_key, days=days, now=now, signed_by=signed_by)
+
+
+def _renewed(
+    store: Store,
+    old: StoredCertificate,
+    fresh_key: PrivateKey | None,
+    *,
+    days: int | None,
+    now: datetime.datetime,
+    signed_by: Signer | None,
+) -> StoredCertificate:
     lifetime = old.certificate.not_valid_after_utc - old.certificate.not_valid_before_utc
     profile = certificates.renewed_profile(old.certificate, days or max(1, lifetime.days))
-    if new_key:
-        key = certificates.generate_key(key_type or certificates.same_key_type(old.certificate))
-    else:
-        key = store.private_key(old)
+    key = fresh_key or store.private_key(old)
     if signed_by is None and not certificates.is_self_signed(old.certificate):
         signed_by = issuer_of(store, old)
     fresh = certificates.build(profile, key.public_key(), signer=signed_by, own_key=key, now=now)
-    return store.add(old.shown_owner, label, fresh, trust=old.trust, private_key=key, replace=True)
+    return store.add(old.shown_owner, old.label, fresh, trust=old.trust, private_key=key, replace=True)
 
 
 def issuer_of(store: Store, stored: StoredCertificate) -> Signer:

@@ -64,6 +64,10 @@ class Tables:
 
     def set_settings(self, settings: Settings) -> None:
         """Write `store.toml`."""
+        with self.writing():
+            files.replace_all([self._settings_file(settings)])
+
+    def _settings_file(self, settings: Settings) -> files.NewFile:
         text = (
             "# Settings of this keyring store; docs/keyrings.md explains them.\n"
             f"virtual_auth = {quoted(settings.virtual_auth)}\n"
@@ -71,8 +75,7 @@ class Tables:
             f"grants = {str(settings.grants).lower()}\n"
             f"host_names = [{', '.join(quoted(host) for host in settings.host_names)}]\n"
         )
-        with self.writing():
-            files.replace(self.directory / "store.toml", text.encode(), mode=0o644)
+        return files.NewFile(self.directory / "store.toml", text.encode(), 0o644)
 
     # Revocation
 
