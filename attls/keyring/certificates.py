@@ -189,7 +189,8 @@ def subject_name(common_name: str | None, others: str | None = None) -> x509.Nam
     except ValueError as error:
         raise KeyringError(f"'{others}' is no distinguished name; write it like OU=Payments,O=Example,C=DE") from error
     if common_name is not None:
-        if not 1 <= len(common_name) <= 64 or not common_name.isprintable():
+        # X.520 counts characters, the library bytes; what both accept is safe.
+        if not common_name.isprintable() or not 1 <= len(common_name.encode()) <= 64:
             raise KeyringError(f"a common name (CN) has 1 to 64 printable characters, '{common_name[:80]}' does not")
         parts.append(x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
     if not parts:

@@ -98,7 +98,7 @@ class NameFilter:
         """Rebuild a filter from `items`. Raises KeyringError when one of them is malformed."""
         if not items or not all(isinstance(part, list) and part for part in items):
             raise KeyringError("a name filter is a list of lists such as [['OU=Pay'], ['O=Example']]")
-        return cls(tuple(frozenset(_read_item(item) for item in part) for part in reversed(items)))
+        return cls(tuple(frozenset(_attribute(item) for item in part) for part in reversed(items)))
 
     def items(self) -> list[list[str]]:
         """Return the parts as lists of `ATTRIBUTE=value`, most specific first; unlike the text it cannot be misread."""
@@ -124,11 +124,22 @@ def _read_part(piece: str, text: str) -> Part:
 
 def _read_item(item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
-    oid = _ATTRIBUTES.get(key.strip().upper())
-    number = oid.dotted_string if oid else key.strip().upper().removeprefix("OID.")
-    if not equals or not value.strip() or not (oid or re.fullmatch(r"[0-9]+(\.[0-9]+)+", number)):
+    if not value.strip():
         raise KeyringError(f"'{item}' is not like O=Example; write e.g. OU=Pay.O=Example.C=DE")
-    return number, value.strip()
+    return _attribute(f"{key.strip()}{equals}{value.strip()}")
+
+
+def _attribute(item: str) -> tuple[str, str]:
+    """Split `ATTRIBUTE=value`, where the value counts as it stands: a certificate may have blanks around it."""
+    key, equals, value = item.partition("=")
+    oid = _ATTRIBUTES.get(key.upper())
+    try:
+        oid = oid or x509.ObjectIdentifier(key.upper().removeprefix("OID."))
+    except ValueError:
+        oid = None
+    if oid is None or not equals:
+        raise KeyringError(f"'{item}' is not like O=Example; write e.g. OU=Pay.O=Example.C=DE")
+    return oid.dotted_string, value
 
 
 def _text(value: str | bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -329,5 +330,5 @@ def names_in(directory: Path, suffix: str) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """Write a TOML basic string; the names we keep are printable, so only quotes and backslashes need care."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """Write a TOML basic string, which is a JSON string but for one control character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
