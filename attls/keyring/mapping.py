@@ -83,6 +83,8 @@ class NameFilter:
         """
         if not text.strip() or len(text) > _LONGEST_FILTER:
             raise KeyringError(f"a name filter has 1 to {_LONGEST_FILTER} characters, this one has {len(text)}")
+        if not text.isprintable():
+            raise KeyringError(f"name filter {text!r} holds characters that cannot be printed")
         pieces = _COMMA.split(text.strip())
         if len(pieces) == 1:
             pieces = _DOT.split(text.strip())
@@ -360,6 +362,8 @@ def check_filter(entry: MapFilter) -> None:
         raise KeyringError("a filter needs a subject or an issuer, or it would match every certificate")
     if (entry.user is None) == (entry.criteria is None):
         raise KeyringError("a filter leads either to a user or to criteria")
+    if entry.criteria is not None and not entry.criteria.isprintable():
+        raise KeyringError(f"criteria {entry.criteria!r} hold characters that cannot be printed")
     if entry.trust is Trust.HIGHTRUST:
         raise KeyringError("a filter is TRUST or NOTRUST")
     if entry.user is not None and names.check_owner(entry.user) in {names.CERTAUTH, names.SITE, MULTIID}:
