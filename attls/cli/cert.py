@@ -16,6 +16,8 @@ from attls.cli.store import (
     any_owner_option,
     certificate_document,
     complete_authority,
+    complete_label,
+    complete_owner,
     counted,
     current_time,
     days_left,
@@ -338,7 +340,7 @@ def export(
 
 
 @cert.command("list", cls=AskingCommand)
-@click.option("--owner", metavar="USER", help="Only certificates of this owner.")
+@click.option("--owner", metavar="USER", shell_complete=complete_owner, help="Only certificates of this owner.")
 @store_options
 def list_(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str | None) -> None:
     """List the certificates of the store."""
@@ -488,7 +490,9 @@ def renew(
 @cert.command("rollover", cls=RoomCommand)
 @owner_option
 @label_option
-@click.option("--new-label", required=True, help="Label of the certificate that takes over.")
+@click.option(
+    "--new-label", required=True, shell_complete=complete_label, help="Label of the certificate that takes over."
+)
 @store_options
 def rollover(
     *, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str, label: str, new_label: str
@@ -635,7 +639,7 @@ def sign(
 
 @cert.command("revoke", cls=RoomCommand)
 @any_owner_option
-@click.option("--label", help="Label of the certificate.")
+@click.option("--label", shell_complete=complete_label, help="Label of the certificate.")
 @click.option("--serial", metavar="HEX", help="Instead: serial number of a certificate that is not in the store.")
 @click.option("--issuer", metavar="CALABEL", help="Authority that issued it; needed with --serial.")
 @click.option(

@@ -10,6 +10,9 @@ import click
 from attls.cli.store import (
     AskingCommand,
     RoomCommand,
+    complete_criteria,
+    complete_filter,
+    complete_filter_user,
     one_line,
     open_store,
     print_result,
@@ -107,7 +110,9 @@ def _map_document(entry: mapping.MapFilter) -> dict[str, object]:
 
 
 @map_.command("list", cls=AskingCommand)
-@click.option("--user", metavar="USER", help="Only filters that lead to this user.")
+@click.option(
+    "--user", metavar="USER", shell_complete=complete_filter_user, help="Only filters that lead to this user."
+)
 @store_options
 def map_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, user: str | None) -> None:
     """List the name filters."""
@@ -133,9 +138,13 @@ def map_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, us
 
 @map_.command("delete", cls=RoomCommand)
 @click.option(
-    "--user", metavar="USER", default=mapping.MULTIID, help="User of the filter; not given: one with criteria."
+    "--user",
+    metavar="USER",
+    default=mapping.MULTIID,
+    shell_complete=complete_filter_user,
+    help="User of the filter; not given: one with criteria.",
 )
-@click.option("--label", required=True, help="Label of the filter.")
+@click.option("--label", required=True, shell_complete=complete_filter, help="Label of the filter.")
 @store_options
 def map_delete(*, directory: Path, passphrase_file: Path | None, as_json: bool, user: str, label: str) -> None:
     """Delete a name filter."""
@@ -144,7 +153,7 @@ def map_delete(*, directory: Path, passphrase_file: Path | None, as_json: bool, 
 
 
 @map_.command("criterion", cls=RoomCommand)
-@click.argument("criteria")
+@click.argument("criteria", shell_complete=complete_criteria)
 @click.option("--user", metavar="USER", help="User that it stands for.")
 @click.option("--delete", "forget", is_flag=True, help="Forget it.")
 @store_options

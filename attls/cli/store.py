@@ -50,6 +50,9 @@ complete_owner = _completing(lambda store, _: [*store.owners(), names.CERTAUTH, 
 complete_label = _completing(_labels)
 complete_authority = _completing(lambda store, _: store.labels(names.CERTAUTH))
 complete_ring = _completing(lambda store, _: [ring.reference for ring in store.rings()])
+complete_filter = _completing(lambda store, ctx: [entry.label for entry in store.filters(ctx.params.get("user"))])
+complete_filter_user = _completing(lambda store, _: sorted({entry.owner for entry in store.filters()}))
+complete_criteria = _completing(lambda store, _: [one.pattern for one in store.criteria()])
 
 
 class Refusal(click.ClickException):
@@ -116,7 +119,11 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 owner_option = click.option(
-    "--owner", required=True, metavar="USER", help="User, CERTAUTH or SITE that the certificate is of."
+    "--owner",
+    required=True,
+    metavar="USER",
+    shell_complete=complete_owner,
+    help="User, CERTAUTH or SITE that the certificate is of.",
 )
 label_option = click.option("--label", required=True, shell_complete=complete_label, help="Label of the certificate.")
 any_owner_option = click.option(

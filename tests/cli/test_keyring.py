@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import pty
 import shlex
 import stat
 import subprocess
@@ -384,6 +385,36 @@ def test_keys_are_encrypted_and_decrypted(demo: Attls) -> None:
     demo(export)
 
 
+def test_a_passphrase_is_asked_for_once_on_a_terminal(demo: Attls, tmp_path: Path) -> None:
+    """Though two keys have to be opened; it is not shown, and a wrong one is refused."""
+    Path("phrase").write_text("long enough\n")
+    Path("phrase").chmod(0o600)
+    demo("keyring encrypt --new-passphrase-file phrase")
+    attls = [sys.executable, "-m", "attls", "cert", "renew", "--owner", "DEMO", "--label", "server"]
+
+    def typed(text: bytes) -> tuple[int, bytes]:
+        terminal, other_end = pty.openpty()
+        process = subprocess.Popen(
+            ["timeout", "--foreground", "60", *attls], stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(HOUSE)},
+        )  # fmt: skip
+        os.close(other_end)
+        shown = b""
+        try:
+            while True:
+                shown += os.read(terminal, 4096)
+                if shown.endswith(b"store: "):
+                    os.write(terminal, text)
+        except OSError:  # the terminal's other end is closed: the command has ended
+            os.close(terminal)
+        return process.wait(timeout=60), shown
+
+    code, shown = typed(b"long enough\n")
+    assert (code, shown.count(b"Passphrase of the keyring store: "), b"long" in shown) == (0, 1, False)
+    code, shown = typed(b"wrong\n")
+    assert (code, b"the passphrase is wrong or the key damaged" in shown) == (3, True)
+
+
 def test_settings_and_grants(demo: Attls) -> None:
     """Shown, changed, listed; a grant before strict mode says that it does not count yet."""
     assert document(demo("keyring settings --json")) == {
@@ -471,10 +502,16 @@ def test_a_file_is_looked_at_without_importing_it(demo: Attls) -> None:
         ("keyring list DEMO/", ["DEMO/SERVER"]),
         ("keyring delete X", []),
         ("cert show --owner NOBODY --label s", []),
+        ("cert renew --owner D", ["DEMO"]),
+        ("map delete --user al", ["alice"]),
+        ("map delete --user alice --label ", ["pay"]),
+        ("map criterion APPLID=", ["APPLID=PAY"]),
     ],
 )
 def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expected: list[str]) -> None:
     """Labels, owners, authorities and rings; where nothing fits there is silence."""
-    *before, last = words.split()
+    demo("map add --user alice --label pay --subject O=Example")
+    demo("map criterion APPLID=PAY --user bob")
+    *before, last = words.split(" ")
     completer = ShellComplete(main, {}, "attls", "_ATTLS_COMPLETE")
     assert [item.value for item in completer.get_completions(before, last)] == expected
