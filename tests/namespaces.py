@@ -15,6 +15,7 @@ import ipaddress
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -106,7 +107,17 @@ def namespace(label: str = "") -> Iterator[Namespace]:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
+        _kill_orphans(made)
         subprocess.run(["ip", "netns", "del", made.name], check=True)
+
+
+def _kill_orphans(where: Namespace) -> None:
+    # What a program of ours started and left behind when it was killed, such as the workers of nginx.
+    listed = subprocess.run(["ip", "netns", "pids", where.name], capture_output=True, text=True, check=True).stdout
+    for pid in map(int, listed.split()):
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def join(one: Namespace, two: Namespace, network: int = 1) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from attls.cli.crl import delete_crl, import_crl, list_crls
 from attls.cli.store import (
     AskingCommand,
     RoomCommand,
@@ -282,6 +283,12 @@ def import_(
         lines.append(f"also added the authority {authority.name}, {authority.trust.value}")
         if authority.trust is Trust.NOTRUST:
             lines.append(f"  to trust it: attls cert trust {names.options(names.CERTAUTH, authority.label)}")
+    for crl in contents.crls:
+        try:
+            for authority in operations.import_crl(store, crl, owner=None, label=None, now=current_time()):
+                lines.append(f"also added the revocation list of {authority.name}")
+        except KeyringError as error:
+            lines.append(f"left out a revocation list: {error}")
     document = certificate_document(store, done.stored)
     document["renewed"] = done.renewed
     document["authorities"] = [
@@ -738,5 +745,8 @@ def trust_(
     stored = store.set_trust(owner, label, Trust(trust or "TRUST"))
     print_result(certificate_document(store, stored), f"{stored.name} is now {stored.trust.value}", as_json=as_json)
 
+
+for _command in (import_crl, list_crls, delete_crl):
+    cert.add_command(_command)
 
 COMMANDS = (cert,)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from attls.cli.crl import import_crl
 from attls.cli.store import (
     AskingCommand,
     RoomCommand,
@@ -370,5 +371,7 @@ def keyring_grants(*, directory: Path, passphrase_file: Path | None, as_json: bo
     else:
         print_table(("RING", "USER", "ACCESS"), [(one.ring, one.user, one.access.name.lower()) for one in found])
 
+
+keyring.add_command(import_crl)  # where it is looked for as often as among the certificates
 
 COMMANDS = (keyring,)

@@ -112,7 +112,8 @@ class Store(Files):
         ring = self.connections(reference)
         for attempt in range(_ATTEMPTS):
             try:
-                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections) + system)
+                entries = tuple(self._entry(line, reader) for line in ring.connections)
+                return Keyring(ring.reference, entries + system, self._lists(entries))
             except names.MissingError:
                 # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
                 if attempt == _ATTEMPTS - 1:
@@ -135,6 +136,11 @@ class Store(Files):
         usage = default_usage(canonical)
         lines = tuple(Connection(canonical, label, usage) for label in self.labels(canonical))
         return Ring(canonical, owner, name, lines)
+
+    def _lists(self, entries: Iterable[Entry]) -> tuple[bytes, ...]:
+        """Return the revocation lists of the authorities among `entries`: whoever connects one has its list as well."""
+        found = [self.crl(entry.owner, entry.label) for entry in entries if entry.is_trusted]
+        return tuple(one.public_bytes(certificates.DER_ENCODING) for one in found if one is not None)
 
     def check_access(self, reference: str, user: str) -> None:
         """Return if `user` may read the ring `USER/RING` or a virtual one; always, unless the settings ask for grants.
@@ -225,7 +231,7 @@ def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
     if contents.clear_key:
         files.read_secret(path)
     leaf, key, others = certificates.split_identity(contents, name=str(path))
-    return Keyring(str(path), file_entries(leaf, key, others))
+    return Keyring(str(path), file_entries(leaf, key, others), _lists_in(contents))
 
 
 def _directories_of(path: Path) -> set[Path]:
@@ -244,6 +250,8 @@ _LAYOUTS = (
     ("fullchain.pem", "privkey.pem", ""),
     ("cert.pem", "key.pem", "ca.pem"),
 )
+# Revocation lists beside them, in any layout; a bundle of authorities may hold them as well.
+_LISTS = ("ca.crl", "crl.pem")
 
 
 def read_directory_ring(path: Path, password: bytes | None = None, *, attempts: int = 5) -> Keyring:
@@ -274,7 +282,7 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
         raise KeyringError(f"there are no certificates in {path} under a known name ({known}; one NAME.crt, NAME.key)")
     contents = certificates.Contents()
     anchors: list[x509.Certificate] = []
-    for file in present:
+    for file in [*present, *(pinned / name for name in _LISTS if (pinned / name).exists())]:
         try:
             files.check_directory(file.resolve().parent, secret=False)
             is_key = file.name == layout[1]
@@ -284,11 +292,16 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
         except OSError as error:
             raise KeyringError(f"cannot read {path / file.name}: {error.strerror}", 428 if is_key else 202) from error
         contents.keys += read.keys
+        contents.crls += read.crls
         (anchors if file.name == layout[2] else contents.certificates).extend(read.certificates)
     if not contents.certificates:
-        return Keyring(str(path), file_entries(None, None, (), anchors))
+        return Keyring(str(path), file_entries(None, None, (), anchors), _lists_in(contents))
     leaf, key, others = certificates.split_identity(contents, name=str(path))
-    return Keyring(str(path), file_entries(leaf, key, others, anchors))
+    return Keyring(str(path), file_entries(leaf, key, others, anchors), _lists_in(contents))
+
+
+def _lists_in(contents: certificates.Contents) -> tuple[bytes, ...]:
+    return tuple(crl.public_bytes(certificates.DER_ENCODING) for crl in contents.crls)
 
 
 def _named_by_host(directory: Path) -> Iterator[tuple[str, str, str]]:

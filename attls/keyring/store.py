@@ -9,6 +9,7 @@ Layout, all of it readable text (`docs/keyrings.md` shows one file of each kind)
     DIR/maps/OWNER/LABEL.toml               a name filter that gives certificates a user
     DIR/criteria.toml                       what criteria of such filters stand for
     DIR/revoked/OWNER/LABEL.toml            what an authority has revoked
+    DIR/crls/OWNER/LABEL.pem                the revocation list of an authority, ours or somebody else's
     DIR/grants.toml                         who may read which ring, if the settings ask for that
     DIR/store.toml                          settings; missing = defaults
 
@@ -212,10 +213,13 @@ class Files(Tables):
                 new_key = self._key_path(stored.owner, new_label, stored.certificate)
                 changes.append(files.NewFile(new_key, files.read_secret(key), 0o600))
             changes.append(self._certificate_file(dataclasses.replace(stored, label=new_label, trust=trust)))
+            if (crl := self.crl_path(owner, label)).exists():
+                changes.append(files.NewFile(self.crl_path(owner, new_label), files.read_trusted(crl), 0o644))
             for ring in self.rings_with(stored.owner, label):
                 changes.append(self._ring_file(_mapped(ring, stored.owner, label, new_label)))
             files.replace_all(changes)
             files.remove(self.certificate_path(owner, label))
+            files.remove(crl)
             self._drop_keys(stored.owner, label)
         return self.certificate(owner, new_label)
 
@@ -229,6 +233,7 @@ class Files(Tables):
             touched = self.rings_with(canonical, label)
             files.replace_all(self._ring_file(_mapped(ring, canonical, label, None)) for ring in touched)
             files.remove(path)
+            files.remove(self.crl_path(owner, label))
             if request.exists():
                 files.remove(request)
             self._drop_keys(canonical, label)

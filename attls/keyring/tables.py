@@ -1,6 +1,7 @@
 """What the store keeps in tables: settings, grants, revocations, name filters and criteria; and the ground under them.
 
-Rule of the file: a table is one TOML file, or one for each entry, that is read whole and replaced whole. What is
+Rule of the file: a table is one TOML file, or one for each entry, that is read whole and replaced whole; the revocation
+list of an authority is one, too, though in the form that its maker gave it. What is
 damaged or says something unknown is a KeyringError with the file's path, never a default.
 """
 
@@ -15,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
 from attls.errors import KeyringError
 from attls.keyring import files, names
 from attls.keyring.grants import Access, Grant, check_reference
 from attls.keyring.mapping import Criterion, MapFilter, NameFilter, check_filter
-from attls.keyring.revocation import Revocation
+from attls.keyring.revocation import UNDECIDED, Revocation, read_crl
 from attls.keyring.values import Trust
 
 PassphraseSource = Callable[[], bytes | None]
@@ -110,6 +114,60 @@ class Tables:
     def _revocation_path(self, owner: str, label: str) -> Path:
         owner_name = names.file_name(names.check_owner(owner))
         return self._kind("revoked") / owner_name / f"{names.file_name(names.check_label(label))}.toml"
+
+    # Revocation lists of authorities, ours or others'
+
+    def crls(self) -> list[tuple[str, str]]:
+        """Return owner and label of all authorities whose revocation list is kept."""
+        base = self._kind("crls")
+        return [
+            (owner, label) for owner in names_in(base, "") for label in names_in(base / names.file_name(owner), ".pem")
+        ]
+
+    def crl(self, owner: str, label: str) -> x509.CertificateRevocationList | None:
+        """Return the list of the authority `label` of `owner`, None when none is kept."""
+        path = self.crl_path(owner, label)
+        try:
+            self._check_directories(path, secret=False)
+            return read_crl(files.read_trusted(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise KeyringError(f"cannot read {path}: {error.strerror}", UNDECIDED) from error
+        except KeyringError as error:
+            again = f"attls cert import-crl FILE {names.options(owner, label)}"
+            advice = "" if "run: ch" in str(error) else f"; import it again: {again}"
+            raise KeyringError(f"{path}: {error}{advice}", error.code) from error
+
+    def set_crl(self, owner: str, label: str, crl: x509.CertificateRevocationList) -> None:
+        """Keep `crl` as the list of the authority `label` of `owner`, in the place of the one before."""
+        ends = f"{crl.next_update_utc:%Y-%m-%d %H:%M} UTC" if crl.next_update_utc else "nobody knows when"
+        head = (
+            f"# The revocation list of {label}; replaced by: attls cert import-crl\n"
+            f"# From {crl.last_update_utc:%Y-%m-%d %H:%M} UTC to {ends}\n"
+        )
+        content = head.encode() + crl.public_bytes(serialization.Encoding.PEM)
+        if len(content) > files.LARGEST_FILE:
+            raise KeyringError(
+                f"the list is larger than {files.LARGEST_FILE >> 20} MiB; have it fetched instead: HttpCdpEnable On"
+            )
+        path = self.crl_path(owner, label)
+        with self.writing():
+            files.make_directory(path.parent, secret=False)
+            files.replace(path, content, mode=0o644)
+
+    def delete_crl(self, owner: str, label: str) -> None:
+        """Keep no list of the authority `label` of `owner` any more. Raises MissingError when there is none."""
+        path = self.crl_path(owner, label)
+        with self.writing():
+            if not path.exists():
+                raise names.MissingError(f"no revocation list of '{label}' of {owner} is kept")
+            files.remove(path)
+
+    def crl_path(self, owner: str, label: str) -> Path:
+        """Return where the revocation list is kept."""
+        owner_name = names.file_name(names.check_owner(owner))
+        return self._kind("crls") / owner_name / f"{names.file_name(names.check_label(label))}.pem"
 
     # Grants
 

@@ -31,6 +31,7 @@ from attls.policy.text import Statement
 # Pairs of rules that are compared for partial shadows before we stop looking: a second or two.
 _MOST_PAIRS = 1_000_000
 _PROTOCOL_SWITCHES = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_OF_SESSIONS = ("GSK_V3_SESSION_TIMEOUT", "GSK_V3_SIDCACHE_SIZE", "GSK_SESSION_TICKET_SERVER_TIMEOUT")
 _ANY = chr(0xFFFF)  # stands for "some character" where a pattern is asked about another
 
 
@@ -166,6 +167,7 @@ def _settings(resolver: Resolver, rules: Sequence[Rule]) -> None:
         _profiles(resolver, rule, node, names)
         _protocols(resolver, rule, node)
         _companions(resolver, rule, node, names)
+        _no_resumption(resolver, rule, node, names)
 
 
 def _profiles(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:
@@ -211,6 +213,23 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
             message = "lists only ciphers of TLS 1.3, so the older protocols that are on are never used"
     if message is not None:
         resolver.findings.warning(node, "cannot-meet", f"TTLSRule '{rule.name}' {message}", word=1)
+
+
+def _no_resumption(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:
+    settings = rule.verdict.settings
+    if settings is None or settings.revocation is None or not settings.revocation.asks:
+        return
+    if settings.role is HandshakeRole.SERVER:  # asks its clients for nothing
+        return
+    coded = [name for name in _coded(resolver, names) if name in _OF_SESSIONS]
+    if coded:
+        resolver.findings.warning(
+            node,
+            "no-effect",
+            f"TTLSRule '{rule.name}': {', '.join(sorted(coded))} without effect: no session is resumed where "
+            "certificates are asked about, for a resumed handshake brings none",
+            word=1,
+        )
 
 
 def _companions(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:

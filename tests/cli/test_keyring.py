@@ -395,7 +395,8 @@ def test_a_passphrase_is_asked_for_once_on_a_terminal(demo: Attls, tmp_path: Pat
     def typed(text: bytes) -> tuple[int, bytes]:
         terminal, other_end = pty.openpty()
         process = subprocess.Popen(
-            ["timeout", "--foreground", "60", *attls], stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True,
+            ["timeout", "--foreground", "60", *attls],
+            stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True,
             env={**os.environ, "PYTHONPATH": str(HOUSE)},
         )  # fmt: skip
         os.close(other_end)
@@ -515,3 +516,39 @@ def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expecte
     *before, last = words.split(" ")
     completer = ShellComplete(main, {}, "attls", "_ATTLS_COMPLETE")
     assert [item.value for item in completer.get_completions(before, last)] == expected
+
+
+def test_revocation_lists_at_the_command_line(demo: Attls) -> None:
+    """Import for whom they fit, list with dates and rings, let go; the same import under `keyring`, too."""
+    demo("cert revoke --label server")
+    demo("cert crl --label 'Demo CA' --out ca.crl")
+    assert "no revocation list is kept" in demo("cert list-crls").output
+    said = demo("cert import-crl ca.crl").output
+    assert "imported the list of 'Demo CA' of CERTAUTH: 1 revoked certificate, good until" in said
+    (one,) = document(demo("keyring import-crl ca.crl --json"))
+    assert ("Demo CA", 1, False, ["DEMO/SERVER"]) == (one["label"], one["revoked"], one["out_of_date"], one["rings"])
+    assert [one] == document(demo("cert list-crls --json"))
+    assert "DEMO/SERVER" in demo("cert list-crls").output
+    demo("cert delete-crl --label 'Demo CA'")
+    assert [] == document(demo("cert list-crls --json"))
+    demo("cert delete-crl --label 'Demo CA'", code=3)
+    demo("cert import-crl ca.crl --label server", code=3)
+    demo("cert export --owner DEMO --label server --out server.pem")
+    assert "no revocation list in server.pem" in demo("cert import-crl server.pem", code=3).output
+    assert "attls cert import-crl" in demo("cert import --owner DEMO --label x ca.crl", code=3).output
+
+
+def test_a_bundle_brings_its_lists_along(demo: Attls) -> None:
+    """An import takes in the lists in the same file, and says what it leaves out."""
+    demo("cert crl --label 'Demo CA' --out ca.crl")
+    demo("cert export --owner CERTAUTH --label 'Demo CA' --out ca.pem")
+    Path("bundle.pem").write_bytes(Path("ca.pem").read_bytes() + Path("ca.crl").read_bytes())
+    demo("cert delete --owner CERTAUTH --label 'Demo CA'")
+    said = demo("cert import --owner CERTAUTH --label 'Demo CA' bundle.pem").output
+    assert "also added the revocation list of 'Demo CA' of CERTAUTH" in said
+    demo("cert create-ca --label other --cn other")
+    demo("cert crl --label other --out other.crl")
+    Path("bundle.pem").write_bytes(Path("ca.pem").read_bytes() + Path("other.crl").read_bytes())
+    demo("cert delete --owner CERTAUTH --label other")
+    said = demo("cert import --owner CERTAUTH --label 'Demo CA' bundle.pem").output
+    assert "left out a revocation list" in said

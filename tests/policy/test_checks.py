@@ -248,6 +248,16 @@ def test_values_that_cannot_be_honoured(tmp_path: Path) -> None:
     assert ["not-supported", "not-supported"] == codes(found(tmp_path, text))
 
 
+def test_no_session_is_resumed_where_certificates_are_asked_about(tmp_path: Path) -> None:
+    """Parameters of sessions are without effect there, which is said; a server that asks for none resumes as ever."""
+    block = "TTLSGskAdvancedParms\n{\nGSK_V3_SESSION_TIMEOUT 60\nTTLSGskHttpCdpParms\n{\nHttpCdpEnable On\n}\n}\n"
+    findings = found(tmp_path, ACTIONS + client(*ALL_SAID, ciphers=block))
+    assert ["no-effect"] == codes(findings)
+    assert "GSK_V3_SESSION_TIMEOUT" in findings[0].message
+    server = ACTIONS.replace("TTLSEnvironmentAdvancedParmsRef both", f"TTLSEnvironmentAdvancedParmsRef both\n{block}")
+    assert [] == codes(found(tmp_path, server))
+
+
 def test_rules_that_catch_revocation_traffic(tmp_path: Path) -> None:
     """A rule that puts TLS on connections to the OCSP responder breaks those who ask it in the clear."""
     revocation = "TTLSGskAdvancedParms\n{\nTTLSGskOcspParms\n{\nOcspUrl http://192.0.2.1:8080/\n}\n}\n"
