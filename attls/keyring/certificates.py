@@ -65,6 +65,7 @@ MOST_DAYS = 36525
 _BACKDATE = datetime.timedelta(minutes=5)
 # No certificate was made with this program before; an earlier clock was never set.
 _EARLIEST_CLOCK = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+_LATEST_CLOCK = datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC)
 
 
 # Keys --------------------------------------------------------------------------------------------------------------
@@ -370,7 +371,7 @@ _PURPOSES = {
 
 def check_clock(now: datetime.datetime) -> None:
     """Raise KeyringError when the machine's clock was obviously never set: what we sign now would be useless."""
-    if now < _EARLIEST_CLOCK:
+    if not _EARLIEST_CLOCK < now < _LATEST_CLOCK:
         raise KeyringError(
             f"the clock of this machine says {now:%Y-%m-%d}, which cannot be; set it before signing certificates"
         )
@@ -420,8 +421,8 @@ def build_request(
     return builder.sign(key, signature_hash(key))
 
 
-def renewed_profile(old: x509.Certificate, days: int) -> Profile:
-    """Return the profile that makes a certificate saying what `old` says, valid for `days`."""
+def renewed_profile(old: x509.Certificate, days: int | None = None) -> Profile:
+    """Return the profile that makes a certificate saying what `old` says, valid for `days`, or for as long as `old`."""
     constraints = extension_of(old, x509.BasicConstraints)
     usages = extension_of(old, x509.ExtendedKeyUsage)
     words = {oid: word for word, oid in _PURPOSES.items()}
@@ -435,9 +436,10 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
         x509.AuthorityKeyIdentifier.oid,
         x509.SubjectAlternativeName.oid,
     }
+    lifetime = old.not_valid_after_utc - old.not_valid_before_utc
     return Profile(
         subject=old.subject,
-        days=days,
+        days=days or min(max(1, lifetime.days), MOST_DAYS),
         names=tuple(names) if names else (),
         is_authority=bool(constraints and constraints.ca),
         path_length=constraints.path_length if constraints else None,
@@ -520,6 +522,8 @@ def _read_pem(contents: Contents, data: bytes, password: bytes | None, name: str
         block = data[begin.start() : position] + b"\n"
         if kind in _PEM_CERTIFICATE:
             body = base64.b64decode(b"".join(data[begin.end() : end].split()))
+            if len(contents.certificates) > _MOST_CERTIFICATES:
+                break  # `read` refuses them; reading on would be work for nothing
             contents.certificates.append(
                 _leading_certificate(body) if kind.startswith("TRUSTED") else load_certificate(body)
             )

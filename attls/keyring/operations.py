@@ -208,8 +208,7 @@ def _renewed(
     now: datetime.datetime,
     signed_by: Signer | None,
 ) -> StoredCertificate:
-    lifetime = old.certificate.not_valid_after_utc - old.certificate.not_valid_before_utc
-    profile = certificates.renewed_profile(old.certificate, days or max(1, lifetime.days))
+    profile = certificates.renewed_profile(old.certificate, days)
     key = fresh_key or store.private_key(old)
     if signed_by is None and not certificates.is_self_signed(old.certificate):
         signed_by = issuer_of(store, old)

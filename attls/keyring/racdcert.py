@@ -332,9 +332,8 @@ class Session:
         given = Operands(rest, "WITHLABEL SIZE NOTBEFORE NOTAFTER RSA NISTECC BPECC PKDS PCICC ICSF TOKEN")
         self._refuse_hardware(given)
         stored = self._selected(owner, head)
-        lifetime = stored.certificate.not_valid_after_utc - stored.certificate.not_valid_before_utc
         profile = replace(
-            certificates.renewed_profile(stored.certificate, max(1, lifetime.days)),
+            certificates.renewed_profile(stored.certificate),
             begins=_moment(given.get("NOTBEFORE"), "00:00:00"),
             ends=_moment(given.get("NOTAFTER"), "23:59:59"),
         )
