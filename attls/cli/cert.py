@@ -283,9 +283,11 @@ def import_(
         lines.append(f"also added the authority {authority.name}, {authority.trust.value}")
         if authority.trust is Trust.NOTRUST:
             lines.append(f"  to trust it: attls cert trust {names.options(names.CERTAUTH, authority.label)}")
+    lists = []
     for crl in contents.crls:
         try:
             for authority in operations.import_crl(store, crl, owner=None, label=None, now=current_time()):
+                lists.append({"owner": authority.owner, "label": authority.label})
                 lines.append(f"also added the revocation list of {authority.name}")
         except KeyringError as error:
             lines.append(f"left out a revocation list: {error}")
@@ -295,6 +297,7 @@ def import_(
         {"owner": authority.owner, "label": authority.label, "trust": authority.trust.value}
         for authority in done.authorities
     ]
+    document["revocation_lists"] = lists
     print_result(document, "\n".join(lines), as_json=as_json)
 
 
@@ -436,7 +439,12 @@ def inspect_(
         known = store.find_same(certificate)
         name = {"owner": known.shown_owner, "label": known.label} if known else None
         items.append({"known_as": name, **certificates.summary(certificate)})
-    document = {"certificates": items, "private_keys": len(contents.keys), "requests": len(contents.requests)}
+    document = {
+        "certificates": items,
+        "private_keys": len(contents.keys),
+        "requests": len(contents.requests),
+        "revocation_lists": [certificates.crl_summary(crl) for crl in contents.crls],
+    }
     lines = []
     for item, certificate in zip(items, contents.certificates, strict=True):
         known = store.find_same(certificate)
@@ -448,6 +456,10 @@ def inspect_(
         lines.append(f"  {f'in the store as {known.name}' if known else 'not in the store'}")
     for asked in contents.requests:
         lines.append(f"request for {asked.subject.rfc4514_string()}")
+    for crl in contents.crls:
+        said = certificates.crl_summary(crl)
+        lines.append(f"revocation list of {said['issuer']}")
+        lines.append(f"  {counted(len(crl), 'revoked certificate')}, good until {said['next_update']}")
     lines.append(f"{counted(len(contents.keys), 'private key')}")
     print_result(document, "\n".join(one_line(line) for line in lines), as_json=as_json)
 

@@ -401,7 +401,7 @@ class Supervisor:
             undo.callback(ours.close)
             descriptors = [each for each in self._listeners[number] if each >= 0]
             if self._mailroom is not None:
-                descriptors += self._mailroom.numbers(number)
+                descriptors += self._mailroom.numbers(number) + self._mailroom.handover(number)
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
             child = subprocess.Popen(
@@ -425,6 +425,7 @@ class Supervisor:
             listeners=self._listeners[number],
             journal=self._journal,
             control=self._mailroom.numbers(number) if self._mailroom is not None else (),
+            handover=self._mailroom.handover(number) if self._mailroom is not None else (),
             workers=self._options.workers,
         )
 

@@ -818,6 +818,18 @@ def crl_number(crl: x509.CertificateRevocationList) -> int | None:
         return None
 
 
+def crl_summary(crl: x509.CertificateRevocationList) -> dict[str, object]:
+    """Describe a revocation list with plain values."""
+    ends = crl.next_update_utc
+    return {
+        "issuer": crl.issuer.rfc4514_string(),
+        "number": crl_number(crl),
+        "revoked": len(crl),
+        "last_update": crl.last_update_utc.isoformat(),
+        "next_update": ends.isoformat() if ends else None,
+    }
+
+
 def summary(certificate: x509.Certificate) -> dict[str, object]:
     """Describe a certificate with plain values: the `--json` form of `cert show` and `cert list`."""
     names = extension_of(certificate, x509.SubjectAlternativeName)

@@ -529,6 +529,8 @@ def test_revocation_lists_at_the_command_line(demo: Attls) -> None:
     assert ("Demo CA", 1, False, ["DEMO/SERVER"]) == (one["label"], one["revoked"], one["out_of_date"], one["rings"])
     assert [one] == document(demo("cert list-crls --json"))
     assert "DEMO/SERVER" in demo("cert list-crls").output
+    assert "1 revoked certificate, good until" in demo("cert inspect ca.crl").output
+    assert [1] == [each["revoked"] for each in document(demo("cert inspect ca.crl --json"))["revocation_lists"]]
     demo("cert delete-crl --label 'Demo CA'")
     assert [] == document(demo("cert list-crls --json"))
     demo("cert delete-crl --label 'Demo CA'", code=3)
