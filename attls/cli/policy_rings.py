@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from attls.daemon.generation import with_code
 from attls.errors import Diagnostic, KeyringError
 from attls.keyring import Identity, Keyring, Store, certificates
 from attls.keyring.revocation import crl_problem, is_list_of, read_crl
@@ -40,7 +41,7 @@ def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Di
                 settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
             )
         except KeyringError as error:
-            yield _at(rule, "error", "missing-ring", str(error))
+            yield _at(rule, "error", "missing-ring", with_code(error))
             continue
         for severity, code, what in _of_ring(settings, ring, now):
             if (settings.keyring, user, what) not in told:
@@ -56,7 +57,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
         try:
             identity = ring.identity(label)
         except KeyringError as error:
-            yield "error", "missing-label", str(error)
+            yield "error", "missing-label", with_code(error)
             continue
         identities.append(identity)
         ends = certificates.load_certificate(identity.certificate).not_valid_after_utc

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -344,6 +346,27 @@ async def test_a_roll_back_puts_the_old_policy_in_force_again(house: House) -> N
         ("new", True),
         ("web", False),
     ]
+
+
+async def test_keys_of_rules_that_are_gone_leave_the_process(house: House) -> None:
+    """A worker that has settled for a new policy keeps neither the old environments nor what was read for them."""
+    await house.enforce(rule("web") + rule("own", port=7001, ring="OWN"))
+    house.answer = Store(house.store).ring("SRV/RING")
+    house.listener.flow = flow(7001)
+    house.knock().close()
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(1)
+    house.listener.flow = flow()
+    house.knock().close()
+    environments = [weakref.ref(environment) for _, environment in house.reactor.carried if environment is not None]
+    assert len(environments) == 2
+    house.reactor.carried.clear()
+    gc.collect()
+    assert None not in [reference() for reference in environments]
+    await house.enforce(rule("other", port=7003, direction="Outbound"), number=2)
+    house.service.settle()
+    gc.collect()
+    assert [None, None] == [reference() for reference in environments]
 
 
 async def test_a_generation_that_cannot_be_built_is_never_in_force(house: House) -> None:
