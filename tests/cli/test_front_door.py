@@ -20,7 +20,7 @@ from attls.cli import main
 )
 def test_wrong_usage_is_one_sentence(words: str, place: str) -> None:
     """It says what is wrong and where help is, on standard error."""
-    result = CliRunner().invoke(main, words.split())
+    result = CliRunner().invoke(main, words.split(), prog_name="attls")
     assert (2, "") == (result.exit_code, result.stdout)
     assert result.stderr.startswith("attls: ")
     assert result.stderr.endswith(f"; see `{place} --help`\n")
@@ -30,6 +30,6 @@ def test_wrong_usage_is_one_sentence(words: str, place: str) -> None:
 @pytest.mark.parametrize("words", ["", "policy"])
 def test_a_group_without_a_command_shows_its_help(words: str) -> None:
     """Nobody has to know that there is --help."""
-    result = CliRunner().invoke(main, words.split())
+    result = CliRunner().invoke(main, words.split(), prog_name="attls")
     assert 2 == result.exit_code
     assert "Commands:" in result.stderr
