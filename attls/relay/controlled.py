@@ -35,7 +35,7 @@ from attls.errors import Reason
 from attls.observe import NOT_SECURE, Record
 from attls.relay import secure
 from attls.relay.clear import ClearRelay, lend
-from attls.relay.connection import READABLE, Relay
+from attls.relay.connection import ENDED, READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
 from attls.relay.secure import RECORD, SecureRelay
 from attls.tls import EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
@@ -556,7 +556,7 @@ class TlsPhase(SecureRelay):
         if self.notified and not self.over:
             self._finish_stop()
 
-    def _pump_net(self, *, ended: bool = True) -> None:
+    def _pump_net(self, mask: int = ENDED) -> None:
         net = self.net
         if self.app_unsent or self.over or net is None:
             self.net_ready = True
@@ -583,7 +583,7 @@ class TlsPhase(SecureRelay):
                 continue  # nothing counts once the program has been told of the end
             if not self._take_records(start + count):
                 return
-            if start + count < _CHUNK and not ended:
+            if start + count < _CHUNK and not mask & ENDED:
                 return
         self.reactor.hungry.append(self._pump_net)
 
@@ -610,7 +610,7 @@ class TlsPhase(SecureRelay):
                 except ZeroReturnError:
                     self.peer_stopped = True
         except EngineError as error:
-            self._forward(total)
+            self._forward(_plain[:total])
             self._fail(error)
             return False
         self.unfed = bytes(_received[position:size])
@@ -618,7 +618,7 @@ class TlsPhase(SecureRelay):
             self._send_answers()
         if self.renewing and not engine.renegotiate_pending():
             self._renewed()
-        more = self._forward(total)
+        more = self._forward(_plain[:total])
         if self.peer_stopped and not self.over:
             self._peer_has_stopped()
             return False
@@ -627,11 +627,11 @@ class TlsPhase(SecureRelay):
     def _decrypt(self, count: int) -> bool:
         raise AssertionError("a controlled connection gives the engine one record at a time")
 
-    def _pump_app(self, *, ended: bool = True) -> None:
+    def _pump_app(self, mask: int = ENDED) -> None:
         if self.renewing or self.notified:
             self.app_ready = True
         elif self.end_place < 0:
-            super()._pump_app(ended=ended)
+            super()._pump_app(mask)
         else:
             self._pump_rest()
 
