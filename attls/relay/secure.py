@@ -22,11 +22,13 @@ from attls.relay.connection import ENDED, READABLE, Relay, shut
 from attls.relay.lifecycle import INBOUND, OUTBOUND, Event, State
 from attls.tls import (
     APPLICATION_DATA,
+    RECORD,
     Engine,
     EngineError,
     Environment,
     WantReadError,
     ZeroReturnError,
+    best,
     identify,
     looks_like_tls,
     resumes,
@@ -35,17 +37,16 @@ from attls.tls import (
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
 
-RECORD = 16384  # plain bytes in the largest TLS record (RFC 8446 section 5.1)
-_OVERHEAD = 256  # more than header, padding and tag add to one record
 _READ = 256 * 1024
-_PIECE = 64 * 1024  # what is encrypted at once: the engine's buffer grows to that and never shrinks
 _UNTIL_IT_WANTS_MORE = 1 << 20  # looks: more than there can be records in one read
+_FLIGHT = 16384  # bytes taken from the engine at once in a handshake
 _HELLO = 16384  # bytes read at once while the peer has not proven itself
 _TURNS = 4  # full reads of one connection before others get their turn
 
 # Shared by all connections of the process: filled and emptied within one call, never kept.
-_received = memoryview(bytearray(_READ))
-_plain = memoryview(bytearray(_READ + 2 * RECORD))
+crossing = best(_READ)
+_received = crossing.received
+_made = crossing.made
 
 
 class SecureRelay(Relay):
@@ -229,9 +230,9 @@ class SecureRelay(Relay):
         assert engine is not None
         answer = b""
         try:
-            answer = engine.bio_read(2 * RECORD)
-            while len(answer) % (2 * RECORD) == 0:
-                answer += engine.bio_read(2 * RECORD)
+            answer = engine.bio_read(_FLIGHT)
+            while len(answer) % _FLIGHT == 0:
+                answer += engine.bio_read(_FLIGHT)
         except WantReadError:
             pass  # the engine has nothing more to say
         return answer
@@ -318,12 +319,10 @@ class SecureRelay(Relay):
             if count:
                 # One whole record, the shape of small requests.
                 single = not self.missing and count == 5 + (_received[3] << 8 | _received[4])
-                engine.bio_write(_received[:count])
-                if single:
-                    return self._forward(engine.recv(count))
-                looks = self._walk(count)
+                crossing.feed(engine, 0, count)
+                looks = 1 if single else self._walk(count)
             for _ in range(looks):
-                total += engine.recv_into(_plain[total:], RECORD)
+                total += crossing.open(engine, total)
         except WantReadError:
             if not total:
                 # Nothing for the program: it was a control message, or part of a record. An answer may be due.
@@ -331,10 +330,10 @@ class SecureRelay(Relay):
         except ZeroReturnError:
             closed = True
         except EngineError as error:
-            self._forward(_plain[:total])
+            self._forward(_made[:total])
             self._fail(error)
             return False
-        more = self._forward(_plain[:total])
+        more = self._forward(_made[:total])
         if closed and not self.app_ended and not self.over:
             self.happened(Event.NET_CLOSED)
         return more and not self.over
@@ -402,12 +401,9 @@ class SecureRelay(Relay):
                 return
             self.record.bytes_out += count
             try:
-                if count <= _PIECE:
-                    # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
-                    flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
-                    if not self._send(self._encrypt(engine, 0, count), flags):
-                        return
-                elif not self._encrypt_many(engine, count):
+                # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
+                flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
+                if not self._send(_made[: crossing.seal(engine, count)], flags):
                     return
             except EngineError as error:
                 self._fail(error)
@@ -416,36 +412,7 @@ class SecureRelay(Relay):
                 return
         self.reactor.hungry.append(self._pump_app)
 
-    def _encrypt(self, engine: Engine, start: int, end: int) -> bytes:
-        """Return the TLS records of a stretch of the received bytes."""
-        engine.send(_received[start:end])
-        size = end - start + (end - start >> 4) + _OVERHEAD
-        records = engine.bio_read(size)
-        # Short records (max_fragment_length, RFC 6066) may take more room than that.
-        return records if len(records) < size else records + self._take_from_engine()
-
-    def _encrypt_many(self, engine: Engine, count: int) -> bool:
-        """Encrypt more than one piece; each leaves the engine at once, all leave us with one system call."""
-        net = self.net
-        assert net is not None
-        records = [self._encrypt(engine, start, min(start + _PIECE, count)) for start in range(0, count, _PIECE)]
-        try:
-            sent = net.sendmsg(records)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.abort(errors.PEER_RESET, error.strerror or "")
-            return False
-        for index, record in enumerate(records):
-            if sent < len(record):
-                records[index] = record[sent:]
-                self.net_unsent = b"".join(records[index:])
-                self.app_ready = True
-                return False
-            sent -= len(record)
-        return True
-
-    def _send(self, records: bytes, flags: int = 0) -> bool:
+    def _send(self, records: bytes | memoryview, flags: int = 0) -> bool:
         """Send TLS bytes, keeping what does not fit; False means that the network does not keep up.
 
         With MSG_MORE in `flags` the kernel may wait for what comes next, 200 ms at most.
@@ -460,7 +427,7 @@ class SecureRelay(Relay):
             self.abort(errors.PEER_RESET, error.strerror or "")
             return False
         if sent < len(records):
-            self.net_unsent = records[sent:]
+            self.net_unsent = bytes(records[sent:])
             self.app_ready = True
             return False
         return True

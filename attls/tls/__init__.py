@@ -8,6 +8,7 @@ from OpenSSL.SSL import Error as EngineError
 from OpenSSL.SSL import SysCallError, WantReadError, ZeroReturnError
 
 from attls.tls.ciphers import identify
+from attls.tls.crossing import RECORD, best
 from attls.tls.environment import Environment
 from attls.tls.hello import APPLICATION_DATA, looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
@@ -15,6 +16,7 @@ from attls.tls.verification import RefusedError
 
 __all__ = [
     "APPLICATION_DATA",
+    "RECORD",
     "Engine",
     "EngineError",
     "Environment",
@@ -25,6 +27,7 @@ __all__ = [
     "SysCallError",
     "WantReadError",
     "ZeroReturnError",
+    "best",
     "identify",
     "looks_like_tls",
     "resumes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, cast
 
@@ -18,9 +18,10 @@ from OpenSSL import SSL
 from attls import errors
 from attls.model import UNKNOWN_OWNER, Direction, Endpoint, Flow, HandshakeRole, Protocol, Verdict
 from attls.observe import Ledger
-from attls.relay import Reactor
+from attls.relay import Reactor, secure
 from attls.relay.secure import SecureRelay
 from attls.tls import Environment
+from attls.tls.crossing import Crossing, Direct, Public
 from tests.relay.street import TLS12, TLS13, ring, settings
 
 DATA = random.Random(7).randbytes(1 << 20)
@@ -221,6 +222,18 @@ SIZES = st.one_of(
 MOVES = st.sampled_from(["peer says", "arrives", "program says", "network takes", "program takes", "turn"])
 
 
+@contextlib.contextmanager
+def by(kind: type[Direct] | type[Public]) -> Iterator[None]:
+    """Have the relay move its bytes by `kind`."""
+    crossing: Crossing = kind(secure._READ)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secure, "crossing", crossing)
+        patch.setattr(secure, "_received", crossing.received)
+        patch.setattr(secure, "_made", crossing.made)
+        yield
+
+
+@pytest.mark.parametrize("kind", [Direct, Public])
 @pytest.mark.parametrize("role", [HandshakeRole.SERVER, HandshakeRole.CLIENT])
 @pytest.mark.parametrize("protocols", [TLS12, TLS13])
 @profile(max_examples=50)
@@ -230,6 +243,7 @@ MOVES = st.sampled_from(["peer says", "arrives", "program says", "network takes"
     moves=st.lists(st.tuples(MOVES, SIZES), max_size=30),
 )
 def test_any_interleaving_delivers_the_bytes_unchanged(
+    kind: type[Direct] | type[Public],
     role: HandshakeRole,
     protocols: frozenset[Protocol],
     flight: int,
@@ -237,28 +251,29 @@ def test_any_interleaving_delivers_the_bytes_unchanged(
     moves: list[tuple[str, int]],
 ) -> None:
     """Partial reads, partial writes, back-pressure and used-up budgets in any order lose, add and change nothing."""
-    scene = Scene(role, protocols, flight)
-    scene.net.room, scene.app.room = rooms
-    to_program = to_peer = b""
-    try:
-        for move, size in moves:
-            if move == "peer says":
-                to_program += DATA[:size]
-                scene.peer_says(DATA[:size])
-            elif move == "arrives":
-                scene.deliver(size)
-            elif move == "program says":
-                to_peer += DATA[-size:]
-                scene.program_says(DATA[-size:])
-            elif move == "network takes":
-                scene.take(scene.net, size)
-            elif move == "program takes":
-                scene.take(scene.app, size)
-            else:
-                scene.reactor.turn()
-        scene.finish()
-        assert to_program == scene.app.taken
-        assert to_peer == scene.heard
-        assert scene.relay.record.reason is errors.DONE
-    finally:
-        scene.close()
+    with by(kind):
+        scene = Scene(role, protocols, flight)
+        scene.net.room, scene.app.room = rooms
+        to_program = to_peer = b""
+        try:
+            for move, size in moves:
+                if move == "peer says":
+                    to_program += DATA[:size]
+                    scene.peer_says(DATA[:size])
+                elif move == "arrives":
+                    scene.deliver(size)
+                elif move == "program says":
+                    to_peer += DATA[-size:]
+                    scene.program_says(DATA[-size:])
+                elif move == "network takes":
+                    scene.take(scene.net, size)
+                elif move == "program takes":
+                    scene.take(scene.app, size)
+                else:
+                    scene.reactor.turn()
+            scene.finish()
+            assert to_program == scene.app.taken
+            assert to_peer == scene.heard
+            assert scene.relay.record.reason is errors.DONE
+        finally:
+            scene.close()
