@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
 
 _READ = 256 * 1024
+_PIECE = 64 * 1024  # what the engine is given at once: its buffer grows to that and never shrinks
 _UNTIL_IT_WANTS_MORE = 1 << 20  # looks: more than there can be records in one read
 _FLIGHT = 16384  # bytes taken from the engine at once in a handshake
 _HELLO = 16384  # bytes read at once while the peer has not proven itself
@@ -139,7 +140,7 @@ class SecureRelay(Relay):
                 self._arm_handshake(1)
             if not self.judged and not self.environment.is_server:
                 self._judge_resumption(bytes(_received[:count]))
-            self._walk(count)
+            self._walk(0, count)
             # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
             more = self.net_ready = count == _HELLO or bool(mask & ENDED)
             engine.bio_write(_received[:count])
@@ -313,50 +314,55 @@ class SecureRelay(Relay):
         engine = self.engine
         assert engine is not None
         total = 0
-        closed = False
-        looks = _UNTIL_IT_WANTS_MORE
+        closed = answers = False
+        end = 0
         try:
-            if count:
-                # One whole record, the shape of small requests.
-                single = not self.missing and count == 5 + (_received[3] << 8 | _received[4])
-                crossing.feed(engine, 0, count)
-                looks = 1 if single else self._walk(count)
-            for _ in range(looks):
-                total += crossing.open(engine, total)
-        except WantReadError:
-            if not total:
-                # Nothing for the program: it was a control message, or part of a record. An answer may be due.
-                self._send_answers()
+            while True:
+                looks = _UNTIL_IT_WANTS_MORE
+                start, end = end, min(end + _PIECE, count)
+                if end:
+                    crossing.feed(engine, start, end)
+                    looks = self._walk(start, end)
+                try:
+                    for _ in range(looks):
+                        total += crossing.open(engine, total)
+                except WantReadError:
+                    answers = True
+                if end == count:
+                    break
         except ZeroReturnError:
             closed = True
         except EngineError as error:
             self._forward(_made[:total])
             self._fail(error)
             return False
+        if answers and not total:
+            # Nothing for the program: it was a control message, or part of a record. An answer may be due.
+            self._send_answers()
         more = self._forward(_made[:total])
         if closed and not self.app_ended and not self.over:
             self.happened(Event.NET_CLOSED)
         return more and not self.over
 
-    def _walk(self, count: int) -> int:
-        """Follow the record headers of `count` received bytes; return how often to ask the engine for data.
+    def _walk(self, start: int, end: int) -> int:
+        """Follow the record headers of a piece of what was received; return how often to ask the engine for data.
 
-        That is once for each record that ends among them, so that it is not asked in vain, as long as all look like
+        That is once for each record that ends in the piece, so that it is not asked in vain, as long as all look like
         data.
         """
-        position = self.missing
-        if position < 0:
+        position = start + self.missing
+        if self.missing < 0:
             return _UNTIL_IT_WANTS_MORE
-        looks = 1 if 0 < position <= count else 0
-        while position + 5 <= count:
+        looks = 1 if start < position <= end else 0
+        while position + 5 <= end:
             length = _received[position + 3] << 8 | _received[position + 4]
             if _received[position] != APPLICATION_DATA or _received[position + 1] != 3 or length > RECORD + 2048:
                 looks = _UNTIL_IT_WANTS_MORE
             position += 5 + length
-            if position <= count:
+            if position <= end:
                 looks += 1
         # A header that is cut in two is lost to us: from then on the engine is always asked until it wants more.
-        self.missing = position - count if position >= count else -1
+        self.missing = position - end if position >= end else -1
         return looks if self.missing >= 0 else _UNTIL_IT_WANTS_MORE
 
     def _forward(self, plain: bytes | memoryview) -> bool:
