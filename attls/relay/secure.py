@@ -250,7 +250,10 @@ class SecureRelay(Relay):
             self.app_ready = bool(self.dialed & READABLE)
         else:
             self.reactor.watch(self.app, self.on_app)
-        if self._decrypt(0) and self.net_ready:
+        assert self.engine is not None
+        more = self._decrypt(0)
+        crossing.settle(self.engine)
+        if more and self.net_ready:
             self._pump_net()
         if self.app_ready and not self.over:
             self._pump_app()

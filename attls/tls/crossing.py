@@ -35,6 +35,9 @@ class Crossing(Protocol):
     def seal(self, engine: SSL.Connection, count: int) -> int:
         """Put the records of the first `count` received bytes, and what else is due, at the start; returns the end."""
 
+    def settle(self, engine: SSL.Connection) -> None:
+        """Let go of what the handshake needed and nobody needs any more, if that can be done."""
+
 
 class Public:
     """The crossing by pyOpenSSL's public methods."""
@@ -70,6 +73,9 @@ class Public:
                 pass
         return end
 
+    def settle(self, engine: SSL.Connection) -> None:
+        """Do nothing: there is no public way."""
+
 
 class Direct(Public):
     """The crossing by the library's own functions; raises AttributeError or TypeError where it cannot be."""
@@ -84,6 +90,8 @@ class Direct(Public):
         self._room = len(self.made)
         self._read, self._write = lib.SSL_read, lib.SSL_write
         self._read_bio, self._write_bio = lib.BIO_read, lib.BIO_write
+        self._new_bio, self._kind, self._set_bio = lib.BIO_new, lib.BIO_s_mem(), lib.SSL_set_bio
+        self._held, self._nowhere = lib.BIO_get_mem_data, ffi.new("char **")
         trial: Any = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
         names = [ffi.typeof(one).cname for one in (trial._ssl, trial._into_ssl, trial._from_ssl)]
         if names != ["SSL *", "BIO *", "BIO *"] or not callable(trial._raise_ssl_error):
@@ -112,6 +120,13 @@ class Direct(Public):
                 engine._raise_ssl_error(engine._ssl, done)
             end += max(0, self._read_bio(engine._from_ssl, self._made + end, self._room - end))
         return end
+
+    def settle(self, engine: Any) -> None:
+        """Replace both memory BIOs, which the handshake has made grow for good, unless they hold something."""
+        if self._held(engine._into_ssl, self._nowhere) or self._held(engine._from_ssl, self._nowhere):
+            return
+        engine._into_ssl, engine._from_ssl = self._new_bio(self._kind), self._new_bio(self._kind)
+        self._set_bio(engine._ssl, engine._into_ssl, engine._from_ssl)  # frees the old ones
 
 
 def best(size: int) -> Crossing:

@@ -66,6 +66,27 @@ def test_an_engine_with_nothing_to_say_wants_more(kind: type[Direct] | type[Publ
 
 
 @pytest.mark.parametrize("kind", [Direct, Public])
+def test_settling_loses_nothing_that_waits(kind: type[Direct] | type[Public]) -> None:
+    """A settled engine goes on; one that holds bytes in either direction keeps them."""
+    client, server = pair()
+    crossing: Crossing = kind(SIZE)
+    for word, settles in ((b"before", False), (b"behind", True)):
+        crossing.received[:6] = word
+        end = crossing.seal(client, 6)
+        crossing.received[:end] = crossing.made[:end]
+        crossing.feed(server, 0, end)
+        if settles:
+            server.send(word)
+        crossing.settle(client)
+        crossing.settle(server)
+        assert 6 == crossing.open(server, 0)
+        assert word == bytes(crossing.made[:6])
+        crossing.settle(server)
+    client.bio_write(server.bio_read(RECORD))
+    assert b"behind" == client.recv(RECORD)
+
+
+@pytest.mark.parametrize("kind", [Direct, Public])
 def test_what_is_no_record_is_an_error(kind: type[Direct] | type[Public]) -> None:
     """Garbage raises the engine's error, with the library's reason in it."""
     _, server = pair()
