@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench import machine, policy
+from bench import control, machine, policy
 from bench.loads import LOADS, QUICK, Load, Sizes
 from bench.network import BenchError
 from bench.proxies import PROXIES, Proxy
@@ -100,6 +100,10 @@ def main() -> int:
             disturbance = machine.Disturbance()
             figures = measure(built, loads, sizes, rounds=rounds, limit=options.limit, tell=tell)
             facts["during"] = disturbance.describe()
+        large = channel = None
+        if not options.only:
+            large = policy.measure(policy.QUICK_RULES if options.quick else policy.RULES)
+            channel = control.measure(control.QUICK if options.quick else control.Sizes())
     except BenchError as error:
         tell(f"bench: {error}")
         return 3
@@ -119,10 +123,9 @@ def main() -> int:
     done = max(len(samples) for by_proxy in figures.samples.values() for samples in by_proxy.values())
     say(f"{'rounds':<10} {done}, medians; CPU time of the proxy's processes; ratio: attls to the best peer\n")
     say(table(figures, loads, {kind.name: kind.label for kind in present}))
-    large = None
-    if not options.only:
-        large = policy.measure(policy.QUICK_RULES if options.quick else policy.RULES)
-        say("\n" + "\n".join(large.lines()))
+    for section in (large, channel):
+        if section is not None:
+            say("\n" + "\n".join(section.lines()))
     if options.json is not None:
         text = json.dumps(
             {
@@ -133,6 +136,7 @@ def main() -> int:
                 "rounds": done,
                 "figures": document(figures, loads),
                 "policy": asdict(large) if large is not None else None,
+                "control": asdict(channel) if channel is not None else None,
             },
             indent=2,
         )
@@ -140,7 +144,7 @@ def main() -> int:
             print(text)
         else:
             options.json.write_text(text + "\n")
-    failures = over_bar(figures, loads)
+    failures = over_bar(figures, loads) + (channel.over_bar() if channel is not None else [])
     for sentence in failures if options.check else ():
         tell(f"bench: over the bar: {sentence}")
     return 1 if failures and options.check else 0

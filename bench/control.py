@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,82 @@ from bench.network import BenchError, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 BASIC, CONTROLLED = 7000, 7001
-QUERIES = 3000
-HANDSHAKES = 200
-LOADERS, CONNECTIONS = 1, 32
-BARS = {
-    "query, idle (median)": 300.0,
-    "query, full load (99th percentile)": 3000.0,
-    "INIT beyond the handshake": 2000.0,
-}
+CONNECTIONS = 32  # that keep the workers busy, each with one small request after the other
+IDLE_BAR, LOADED_BAR, INIT_BAR = 300e-6, 3e-3, 2e-3
+MORE_MEMORY = 1024  # KiB that a worker's memory may grow by, over all the cycles
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many queries, handshakes of each kind, and INIT and STOP on one connection."""
+
+    queries: int = 3000
+    handshakes: int = 200
+    cycles: int = 10_000
+
+
+QUICK = Sizes(queries=300, handshakes=30, cycles=200)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFigures:
+    """What was measured, in seconds; `before` and `after` the cycles: memory (KiB) and descriptors of each worker."""
+
+    sizes: Sizes
+    query_idle: list[float]
+    query_loaded: list[float]
+    handshake: list[float]
+    init: list[float]
+    before: list[tuple[int, int]]
+    after: list[tuple[int, int]]
+
+    @property
+    def init_beyond(self) -> float:
+        """What INIT takes beyond the handshake itself, as medians."""
+        return statistics.median(self.init) - statistics.median(self.handshake)
+
+    def lines(self) -> list[str]:
+        """Write the figures for people."""
+
+        def row(name: str, seconds: list[float]) -> str:
+            middle, late = statistics.median(seconds) * 1e6, percentile99(seconds) * 1e6
+            return f"{name:46} {middle:8.0f} us median {late:8.0f} us 99th percentile"
+
+        grown = max(after - before for (before, _), (after, _) in zip(self.before, self.after, strict=True))
+        more = max(after - before for (_, before), (_, after) in zip(self.before, self.after, strict=True))
+        return [
+            row("control: query, nothing else to do", self.query_idle),
+            row(f"control: query, {CONNECTIONS} busy connections", self.query_loaded),
+            row("control: handshake of a basic connection, peer", self.handshake),
+            row("control: INIT on a blocking socket", self.init),
+            f"control: INIT beyond the handshake {self.init_beyond * 1e6:.0f} us; after {self.sizes.cycles} INIT and "
+            f"STOP on one connection a worker has {grown:+} KiB and {more:+} descriptors",
+        ]
+
+    def over_bar(self) -> list[str]:
+        """Say in a sentence each which figures are over their bars."""
+        found = {
+            "a query on an idle daemon": (statistics.median(self.query_idle), IDLE_BAR),
+            "a query under full load, 99th percentile,": (percentile99(self.query_loaded), LOADED_BAR),
+            "INIT beyond the handshake": (self.init_beyond, INIT_BAR),
+        }
+        sentences = [
+            f"{name} takes {seconds * 1e6:.0f} us, the bar is {bar * 1e6:.0f}"
+            for name, (seconds, bar) in found.items()
+            if seconds > bar
+        ]
+        for (memory, descriptors), (memory_after, descriptors_after) in zip(self.before, self.after, strict=True):
+            if memory_after - memory > MORE_MEMORY or descriptors_after > descriptors:
+                sentences.append(
+                    f"INIT and STOP leave something behind: a worker went from {memory} KiB and {descriptors} "
+                    f"descriptors to {memory_after} KiB and {descriptors_after}"
+                )
+        return sentences
+
+
+def percentile99(seconds: list[float]) -> float:
+    """Return what one in a hundred exceeds."""
+    return sorted(seconds)[int(len(seconds) * 0.99)]
 
 
 def attls(*arguments: str) -> list[str]:
@@ -93,7 +162,7 @@ def prepare(directory: Path) -> None:
 # The peers, in the client namespace
 
 
-def peer(address: str, directory: Path) -> None:
+def peer(address: str, directory: Path, sizes: Sizes) -> None:
     """Do what the program asks for over a line of text, one order after the other."""
     context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
 
@@ -106,32 +175,27 @@ def peer(address: str, directory: Path) -> None:
             order = line.decode().strip()
             result: Any = None
             if order == "load":
-                loaders = [
-                    multiprocessing.Process(target=load, args=(address, context.get_ca_certs(True)), daemon=True)
-                    for _ in range(LOADERS)
-                ]
-                for each in loaders:
-                    each.start()
+                loader = multiprocessing.Process(target=load, args=(address, context.get_ca_certs(True)), daemon=True)
+                loader.start()
             elif order == "rest":
-                for each in loaders:
-                    each.kill()
-                    each.join()
+                loader.kill()
+                loader.join()
             elif order == "basic":
                 result = []
-                for _ in range(HANDSHAKES):
+                for _ in range(sizes.handshakes):
                     sock = socket.create_connection((address, BASIC))
                     start = time.perf_counter()
                     with wrap(sock):
                         result.append(time.perf_counter() - start)
             elif order == "init":
-                for _ in range(HANDSHAKES):
+                for _ in range(sizes.handshakes):
                     sock = socket.create_connection((address, CONTROLLED))
                     sock.recv(2)
                     with wrap(sock) as tls:
                         tls.recv(1)
-            elif order.startswith("cycle"):
+            elif order == "cycle":
                 sock = socket.create_connection((address, CONTROLLED))
-                for _ in range(int(order.split()[1])):
+                for _ in range(sizes.cycles):
                     tls = wrap(sock)
                     tls.recv(1)
                     sock = tls.unwrap()
@@ -181,7 +245,7 @@ def echo(accepted: socket.socket, rest: list[socket.socket]) -> None:
                     socks.pop(descriptor).close()
 
 
-def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
+def program(directory: Path, sizes: Sizes, workers: list[int]) -> dict[str, Any]:
     """Measure; returns the figures."""
     run_dir = directory / "run"
     basic = socket.create_server(("0.0.0.0", BASIC), backlog=512)
@@ -198,14 +262,14 @@ def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
         return json.loads(replies.readline())
 
     figures: dict[str, Any] = {}
-    figures["query_idle"] = timed(lambda: client.query(orders, run_dir=run_dir), QUERIES)
+    figures["query_idle"] = timed(lambda: client.query(orders, run_dir=run_dir), sizes.queries)
     basic.setblocking(False)
     serving = multiprocessing.Process(target=echo, args=(basic, []), daemon=True)
     serving.start()
     ask("load")
     answer()
     time.sleep(1.0)
-    figures["query_loaded"] = timed(lambda: client.query(orders, run_dir=run_dir), QUERIES)
+    figures["query_loaded"] = timed(lambda: client.query(orders, run_dir=run_dir), sizes.queries)
     ask("rest")
     answer()
     ask("basic")
@@ -215,7 +279,7 @@ def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
 
     ask("init")
     figures["init"] = []
-    for _ in range(HANDSHAKES):
+    for _ in range(sizes.handshakes):
         sock, _ = controlled.accept()
         with sock:
             sock.sendall(b"go")
@@ -225,11 +289,11 @@ def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
             sock.sendall(b".")
     answer()
 
-    ask(f"cycle {cycles}")
+    ask("cycle")
     sock, _ = controlled.accept()
     with sock:
-        for number in range(cycles):
-            if number == min(100, cycles // 2):
+        for number in range(sizes.cycles):
+            if number == min(100, sizes.cycles // 2):
                 figures["before"] = [footprint(pid) for pid in workers]
             client.start_tls(sock, run_dir=run_dir)
             sock.sendall(b".")
@@ -258,8 +322,8 @@ def footprint(pid: int) -> tuple[int, int]:
     return memory, len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def measure(cycles: int) -> dict[str, Any]:
-    """Set the stage, have the program measure, and return its figures. Raises BenchError."""
+def measure(sizes: Sizes) -> ControlFigures:
+    """Set the stage, have the program measure, and return the figures. Raises BenchError."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         raise BenchError("the benchmark makes network namespaces: run it as root, with iproute2")
     with tempfile.TemporaryDirectory() as name, networks(["control"]) as made, contextlib.ExitStack() as stack:
@@ -291,67 +355,53 @@ def measure(cycles: int) -> dict[str, Any]:
         )
         workers = [str(pid) for pid in json.loads(status.stdout)["worker_processes"].values()]
         measuring = start(
-            network.server, sys.executable, "-m", "bench.control", "--program", name, "--cycles", str(cycles), *workers
+            network.server,
+            sys.executable,
+            "-m",
+            "bench.control",
+            "--program",
+            name,
+            json.dumps(asdict(sizes)),
+            *workers,
         )
         if line(measuring) != "listening\n":
             raise BenchError("the program did not start; its words are above")
-        start(network.client, sys.executable, "-m", "bench.control", "--peer", name, network.server_address)
+        start(
+            network.client, sys.executable, "-m", "bench.control", "--peer", name, json.dumps(asdict(sizes)),
+            network.server_address,
+        )  # fmt: skip
         text = line(measuring)
         if not text:
             raise BenchError("the program gave up; its words are above")
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-
-def report(figures: dict[str, Any]) -> dict[str, float]:
-    """Print the figures; return those that have a bar, in microseconds."""
-
-    def row(name: str, seconds: list[float]) -> tuple[float, float]:
-        ordered = sorted(seconds)
-        middle, late = statistics.median(ordered) * 1e6, ordered[int(len(ordered) * 0.99)] * 1e6
-        print(f"{name:42} {middle:8.0f} us median {late:8.0f} us 99th percentile")
-        return middle, late
-
-    idle, _ = row("query, nothing else to do", figures["query_idle"])
-    _, loaded = row(f"query, {LOADERS * CONNECTIONS} busy connections", figures["query_loaded"])
-    handshake, _ = row("handshake of a basic connection, the peer", figures["handshake"])
-    init, _ = row("INIT_CONNECTION on a blocking socket", figures["init"])
-    for (memory, descriptors), (memory_after, descriptors_after) in zip(
-        figures["before"], figures["after"], strict=True
-    ):
-        print(
-            f"INIT and STOP over and over: a worker had {memory} KiB and {descriptors} descriptors, "
-            f"then {memory_after} KiB and {descriptors_after}"
-        )
-    return dict(zip(BARS, (idle, loaded, init - handshake), strict=True))
+        return ControlFigures(sizes, **json.loads(text))
 
 
 def main() -> int:
     """Run the command; returns the exit code: 0 done, 1 over a bar (with --check), 3 could not."""
     parser = argparse.ArgumentParser(prog="python -m bench.control", description=__doc__)
-    parser.add_argument("--cycles", type=int, default=10_000, help="INIT and STOP on one connection (10000)")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything: does it all work?")
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure is over its bar")
-    parser.add_argument("--program", help=argparse.SUPPRESS)
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
-    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--program", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
-        print(json.dumps(program(Path(options.program), options.cycles, [int(each) for each in options.rest])))
+        name, sizes, *workers = options.program
+        print(json.dumps(program(Path(name), Sizes(**json.loads(sizes)), [int(each) for each in workers])))
         return 0
     if options.peer:
-        peer(options.rest[0], Path(options.peer))
+        name, sizes, address = options.peer
+        peer(address, Path(name), Sizes(**json.loads(sizes)))
         return 0
     try:
-        found = report(measure(options.cycles))
+        figures = measure(QUICK if options.quick else Sizes())
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
-    over = [
-        f"{name} takes {found[name]:.0f} us, the bar is {bar:.0f}" for name, bar in BARS.items() if found[name] > bar
-    ]
-    for sentence in over:
+    print("\n".join(figures.lines()))
+    failures = figures.over_bar()
+    for sentence in failures if options.check else ():
         print(f"bench: over the bar: {sentence}", file=sys.stderr)
-    return 1 if over and options.check else 0
+    return 1 if failures and options.check else 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ Ending TLS is exact by itself, because close_notify marks the place in the strea
 is clear and waits here until the program asks for the end of TLS too; a record is therefore given to the engine only
 when it is whole, one at a time, so that the engine never swallows bytes that are not TLS. The peer's close_notify alone
 does not tell whether it ends TLS or the connection. The program gets `GRACE_SECONDS` to say STOP; then it is an
-ordinary end of the stream.
+ordinary end of the stream. A connection that follows another (FTP data) ends at once: nobody takes TLS off one of
+those, and servers that wait for our close_notify before they close would make every transfer last that long.
 """
 
 from __future__ import annotations
@@ -451,12 +452,6 @@ class TlsPhase(SecureRelay):
         self.reactor.handlers[self.app.fileno()] = self._on_app_early
         self.dialed = select.EPOLLIN
 
-    @property
-    def destination(self) -> tuple[str, int]:
-        """Where the connection goes, as the environment knows it."""
-        remote = self.record.flow.remote
-        return str(remote.address), remote.port
-
     # The handshake
 
     def _on_app_early(self, mask: int) -> None:
@@ -643,6 +638,8 @@ class TlsPhase(SecureRelay):
             self._finish_stop()
         elif self.life.state is State.APP_DONE:
             self._end_of_stream()
+        elif self.record.map_type == "Secondary":
+            self._grace_is_over()
         else:
             self.reactor.arm(self, GRACE_SECONDS)
             self._look_behind_close_notify()
@@ -781,11 +778,10 @@ class TlsPhase(SecureRelay):
         self.engine = None
         self.control.begin_clear(self, b"")
 
-    def closed(self) -> None:
+    def keep_session(self) -> None:
         """Keep a client's session, unless the program asked for it to be forgotten."""
-        if self.control.forget_session:
-            self.engine = None
-        super().closed()
+        if not self.control.forget_session:
+            super().keep_session()
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

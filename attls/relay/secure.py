@@ -90,10 +90,8 @@ class SecureRelay(Relay):
         """Start the handshake on the network socket."""
         assert self.net is not None
         environment = self.environment
-        remote = self.record.flow.remote
-        self.engine = environment.engine(
-            (str(remote.address), remote.port), self.reactor.clock(), job=self.record.owner.job or ""
-        )
+        self._share_session()
+        self.engine = environment.engine(self.destination, self.reactor.clock(), job=self.record.owner.job or "")
         self.record.status = HANDSHAKE
         self._arm_handshake(1 if environment.is_server else 5)
         if self.net.fileno() in self.reactor.handlers:
@@ -104,6 +102,19 @@ class SecureRelay(Relay):
             self._step_handshake()
         if self.dialed & READABLE and not self.over:
             self._on_handshake(self.dialed)
+
+    @property
+    def destination(self) -> tuple[str, int]:
+        """Where the connection goes, as sessions are kept by; one that follows another goes where that one does."""
+        remote = (self.record.primary or self.record).flow.remote
+        return str(remote.address), remote.port
+
+    def _share_session(self) -> None:
+        """Let a connection that follows a living one resume its session: FTP servers want that of data connections."""
+        primary = self.record.primary
+        relay = self.reactor.connections.get(primary.connid) if primary is not None else None
+        if isinstance(relay, SecureRelay) and relay.environment is self.environment:
+            relay.keep_session()
 
     def _arm_handshake(self, factor: int) -> None:
         # The side that spoke first waits longer: its peer may be a busy server. ioctl reference, "Failure and timeout".
@@ -531,10 +542,13 @@ class SecureRelay(Relay):
 
     def closed(self) -> None:
         """Keep a client's session for the next connection to the same place; let go of the engine."""
-        engine, self.engine = self.engine, None
-        if engine is not None and self.record.status == SECURE and not self.environment.is_server:
-            remote = self.record.flow.remote
-            self.environment.remember(engine, (str(remote.address), remote.port), self.reactor.clock())
+        self.keep_session()
+        self.engine = None
+
+    def keep_session(self) -> None:
+        """Have the next connection to the same place resume the session of this one; servers have no say in that."""
+        if self.engine is not None and self.record.status == SECURE and not self.environment.is_server:
+            self.environment.remember(self.engine, self.destination, self.reactor.clock())
 
     def describe(self) -> None:
         """Fill in the peer's certificate."""

@@ -12,6 +12,7 @@ from attls.tls.crossing import RECORD, best
 from attls.tls.environment import Environment
 from attls.tls.hello import APPLICATION_DATA, looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
+from attls.tls.stapling import Staples
 from attls.tls.verification import RefusedError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Question",
     "RefusedError",
     "Reply",
+    "Staples",
     "SysCallError",
     "WantReadError",
     "ZeroReturnError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
@@ -15,6 +16,8 @@ import trio.testing
 
 from attls import errors
 from attls.daemon.generation import Generation, load
+from attls.daemon.handover import Handover
+from attls.daemon.mailroom import Mailroom
 from attls.daemon.service import Service
 from attls.errors import InterceptError, KeyringError, Reason
 from attls.keyring import Keyring, Store
@@ -74,6 +77,7 @@ class FakeListener:
         self.queue: list[socket.socket | OSError] = []
         self.flow: Flow | Exception = flow()
         self.closed = False
+        self.direction = Direction.INBOUND
 
     @property
     def sock(self) -> Any:
@@ -225,6 +229,25 @@ async def test_what_needs_no_tls_now_is_carried_in_clear(
     house.knock().close()
     ((record, environment),) = house.reactor.carried
     assert (record.verdict.rule, environment) == (matched, None)
+
+
+async def test_what_follows_nothing_any_more_is_not_passed_in_clear(house: House, tmp_path: Path) -> None:
+    """A connection that another worker handed over, whose primary has ended on the way, is reset."""
+    room = Mailroom(tmp_path / "control.sock", 2)
+    inbox, *outlets = (socket.socket(fileno=os.dup(each)) for each in room.handover(0))
+    house.service.handover = Handover(inbox, outlets)
+    await house.enforce(rule("web", extra="SecondaryMap On"))
+    house.listener.flow = flow(7009)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    assert house.service.handover.give(0, Direction.INBOUND, accepted)
+    house.service.accept_waiting()
+    assert is_reset(client)
+    assert ([], {"stopped": 1}) == (house.reactor.carried, house.refused())
+    for sock in (inbox, *outlets):
+        sock.close()
+    room.close()
 
 
 async def test_without_a_policy_everything_is_refused(house: House) -> None:
