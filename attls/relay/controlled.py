@@ -34,12 +34,11 @@ from typing import TYPE_CHECKING
 from attls import errors
 from attls.errors import Reason
 from attls.observe import NOT_SECURE, Record
-from attls.relay import secure
 from attls.relay.clear import ClearRelay, lend
-from attls.relay.connection import READABLE, Relay
+from attls.relay.connection import ENDED, READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
-from attls.relay.secure import RECORD, SecureRelay
-from attls.tls import EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
+from attls.relay.secure import SecureRelay, crossing
+from attls.tls import RECORD, EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
@@ -54,8 +53,8 @@ _ESTABLISHED = 1  # include/net/tcp_states.h
 _BYTES_SENT = struct.Struct("=QQ")  # struct tcp_info: tcpi_bytes_sent, tcpi_bytes_retrans, at 200
 _NOT_SENT = struct.Struct("=I")  # tcpi_notsent_bytes, at 144
 
-_received = secure._received
-_plain = secure._plain
+_received = crossing.received
+_made = crossing.made
 
 
 class NotEstablishedError(Exception):
@@ -551,7 +550,7 @@ class TlsPhase(SecureRelay):
         if self.notified and not self.over:
             self._finish_stop()
 
-    def _pump_net(self, *, ended: bool = True) -> None:
+    def _pump_net(self, mask: int = ENDED) -> None:
         net = self.net
         if self.app_unsent or self.over or net is None:
             self.net_ready = True
@@ -578,7 +577,7 @@ class TlsPhase(SecureRelay):
                 continue  # nothing counts once the program has been told of the end
             if not self._take_records(start + count):
                 return
-            if start + count < _CHUNK and not ended:
+            if start + count < _CHUNK and not mask & ENDED:
                 return
         self.reactor.hungry.append(self._pump_net)
 
@@ -596,16 +595,16 @@ class TlsPhase(SecureRelay):
                     if end - position <= _LONGEST_RECORD:
                         break
                     end = size  # no record is so long: let the engine say so
-                engine.bio_write(_received[position:end])
+                crossing.feed(engine, position, end)
                 position = end
                 try:
-                    total += engine.recv_into(_plain[total:], RECORD)  # one record, so there is nothing behind it
+                    total += crossing.open(engine, total)  # one record, so there is nothing behind it
                 except WantReadError:
                     pass
                 except ZeroReturnError:
                     self.peer_stopped = True
         except EngineError as error:
-            self._forward(total)
+            self._forward(_made[:total])
             self._fail(error)
             return False
         self.unfed = bytes(_received[position:size])
@@ -613,7 +612,7 @@ class TlsPhase(SecureRelay):
             self._send_answers()
         if self.renewing and not engine.renegotiate_pending():
             self._renewed()
-        more = self._forward(total)
+        more = self._forward(_made[:total])
         if self.peer_stopped and not self.over:
             self._peer_has_stopped()
             return False
@@ -622,11 +621,11 @@ class TlsPhase(SecureRelay):
     def _decrypt(self, count: int) -> bool:
         raise AssertionError("a controlled connection gives the engine one record at a time")
 
-    def _pump_app(self, *, ended: bool = True) -> None:
+    def _pump_app(self, mask: int = ENDED) -> None:
         if self.renewing or self.notified:
             self.app_ready = True
         elif self.end_place < 0:
-            super()._pump_app(ended=ended)
+            super()._pump_app(mask)
         else:
             self._pump_rest()
 
@@ -686,13 +685,10 @@ class TlsPhase(SecureRelay):
                 return
             record.bytes_out += count
             try:
-                taken = 0
-                while taken < count:  # a peer may have asked for short records
-                    taken += engine.send(_received[taken:count])
+                if not self._send(_made[: crossing.seal(engine, count)]):
+                    return
             except EngineError as error:
                 self._fail(error)
-                return
-            if not self._send(self._take_from_engine()):
                 return
         self.notified = True
         try:
