@@ -14,16 +14,18 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench import machine
+from bench import machine, policy
 from bench.loads import LOADS, QUICK, Load, Negotiated, Sizes
 from bench.network import BenchError
 from bench.proxies import PROXIES, Proxy
-from bench.report import OURS, Figures, columns, document, over_bar, table
+from bench.report import OURS, Fact, Figures, columns, document, fact_cells, growth, over_bar, table
 from bench.run import Clock, Stage, measure, stage
+from bench.sections import SECTIONS, Section, Setting
 
 LOAD_NAMES = [load.name for load in LOADS]
 GROUP_NAMES = list(dict.fromkeys(load.group for load in LOADS))
 PROXY_NAMES = [kind.name for kind in PROXIES]
+SECTION_NAMES = [section.name for section in SECTIONS]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME[,NAME]",
-        help=f"only these proxies ({', '.join(PROXY_NAMES)}), groups ({', '.join(GROUP_NAMES)}) or loads "
-        f"({', '.join(LOAD_NAMES)}); may be repeated",
+        help=f"only these proxies ({', '.join(PROXY_NAMES)}), groups ({', '.join(GROUP_NAMES)}), loads "
+        f"({', '.join(LOAD_NAMES)}) or sections about attls alone ({', '.join(SECTION_NAMES)}); may be repeated",
     )
     result.add_argument(
         "--limit", type=float, default=900.0, metavar="SECONDS", help="start no new round after this (900)"
@@ -50,14 +52,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def choose(only: list[str]) -> tuple[list[type[Proxy]], list[Load]]:
-    """The proxies and loads that `--only` leaves; naming none of a sort keeps all of it. Raises ValueError."""
+def choose(only: list[str]) -> tuple[list[type[Proxy]], list[Load], list[Section]]:
+    """The proxies, loads and sections that `--only` leaves. Raises ValueError.
+
+    Naming no proxy keeps them all; naming neither load nor section keeps all of both.
+    """
     names = {name for text in only for name in text.split(",") if name}
-    if unknown := names.difference(PROXY_NAMES, LOAD_NAMES, GROUP_NAMES):
-        raise ValueError(f"--only: no proxy, group or load is called {', '.join(sorted(unknown))}")
+    if unknown := names.difference(PROXY_NAMES, LOAD_NAMES, GROUP_NAMES, SECTION_NAMES):
+        raise ValueError(f"--only: no proxy, group, load or section is called {', '.join(sorted(unknown))}")
     kinds = [kind for kind in PROXIES if kind.name in names] or list(PROXIES)
-    loads = [load for load in LOADS if names & {load.name, load.group}] or list(LOADS)
-    return kinds, loads
+    loads = [load for load in LOADS if names & {load.name, load.group}]
+    sections = [section for section in SECTIONS if section.name in names]
+    if not loads and not sections:
+        loads, sections = list(LOADS), list(SECTIONS)
+    return kinds, loads, sections
 
 
 def present(kinds: list[type[Proxy]], tell: Callable[[str], None]) -> list[type[Proxy]]:
@@ -81,11 +89,29 @@ def terms(negotiated: dict[str, Negotiated]) -> list[str]:
     return [*(f"{name}: {term}" for name, term in negotiated.items()), "NOT the same for all: not fair"]
 
 
+def measure_sections(
+    built: Stage, sections: list[Section], setting: Setting, tell: Callable[[str], None]
+) -> dict[str, list[Fact]]:
+    """The facts of each section by its title; a section that could not be measured is said, and the others go on."""
+    result: dict[str, list[Fact]] = {}
+    if OURS not in built.proxies:
+        return result
+    for section in sections:
+        tell(f"section {section.name}")
+        try:
+            result[section.title] = section.measure(setting)
+        except BenchError as error:
+            tell(f"bench: section {section.name}: {error}")
+            sentence = str(error).partition("\n")[0][:100]
+            result[section.title] = [Fact(f"not measured: {sentence}", 1.0, "failure", bar=0.0)]
+    return result
+
+
 def main() -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args()
     try:
-        kinds, loads = choose(options.only)
+        kinds, loads, sections = choose(options.only)
     except ValueError as error:
         parser().error(str(error))
     rounds = options.rounds if options.rounds is not None else (1 if options.quick else 3)
@@ -118,6 +144,8 @@ def main() -> int:
             disturbance = machine.Disturbance()
             clock = Clock(options.limit)
             measure(built, loads, sizes, figures, rounds=rounds, clock=clock, tell=tell)
+            setting = Setting(built, sizes, *((policy.QUICK_RULES, 1) if options.quick else ()))
+            alone = measure_sections(built, sections, setting, tell)
             facts["during"] = disturbance.describe()
     except BenchError as error:
         tell(f"bench: {error}")
@@ -130,11 +158,14 @@ def main() -> int:
         say(f"{heading:<10} {text}")
     for line in terms(negotiated):
         say(f"{'TLS':<10} {line}")
-    done = max(len(samples) for by_proxy in figures.samples.values() for samples in by_proxy.values())
+    done = max((len(each) for by_proxy in figures.samples.values() for each in by_proxy.values()), default=0)
     say(f"{'rounds':<10} {done}, medians; CPU time of the proxy's processes; ratio: attls to the best peer")
+    labels = {kind.name: kind.label for kind in kinds}
     for rows in figures.groups().values():
-        for cells in table(figures, rows, {kind.name: kind.label for kind in kinds}):
+        for cells in [*table(figures, rows, labels), *growth(figures, rows, labels)]:
             say("\n" + "\n".join(columns(cells)))
+    for title, found in alone.items():
+        say(f"\n{title}\n" + "\n".join(columns(fact_cells(found))))
     if options.json is not None:
         text = json.dumps(
             {
@@ -143,7 +174,9 @@ def main() -> int:
                 "negotiated": {name: asdict(term) for name, term in negotiated.items()},
                 "sizes": asdict(sizes),
                 "rounds": done,
+                "labels": labels,
                 "figures": document(figures),
+                "alone": {title: [asdict(fact) for fact in found] for title, found in alone.items()},
             },
             indent=2,
         )
@@ -151,7 +184,7 @@ def main() -> int:
             print(text)
         else:
             options.json.write_text(text + "\n")
-    failures = over_bar(figures)
+    failures = over_bar(figures, [fact for found in alone.values() for fact in found])
     for sentence in failures:
         tell(f"bench: over the bar: {sentence}")
     return 1 if failures and options.check else 0

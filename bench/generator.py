@@ -246,11 +246,48 @@ def idle(task: Task) -> dict[str, int]:
     return {"units": len(held)}
 
 
+def waits(task: Task) -> dict[str, int]:
+    """Keep `streams` connections busy, one request in flight on each, and watch how long each of them waits.
+
+    Each line on standard input is answered with the longest wait since the last one; they are closed when it ends.
+    """
+    poll = select.epoll()
+    poll.register(sys.stdin.fileno(), select.EPOLLIN)
+    sent: dict[int, float] = {}
+    held = {}
+    for number in range(task.streams):
+        connection = task.connect(number)
+        held[connection.fileno()] = connection
+        poll.register(connection.fileno(), select.EPOLLIN)
+    print("holding", flush=True)
+    for descriptor, connection in held.items():
+        sent[descriptor] = time.monotonic()
+        connection.sendall(REQUEST)
+    longest, done = 0.0, 0
+    while True:
+        for descriptor, _ in poll.poll(PATIENCE):
+            if descriptor == sys.stdin.fileno():
+                if not sys.stdin.readline():
+                    return {"units": done}
+                now = time.monotonic()
+                longest = max(longest, *(now - then for then in sent.values()))
+                print(json.dumps({"longest": longest, "requests": done}), flush=True)
+                longest = 0.0
+                continue
+            read_small(held[descriptor])
+            now = time.monotonic()
+            longest = max(longest, now - sent[descriptor])
+            done += 1
+            sent[descriptor] = now
+            held[descriptor].sendall(REQUEST)
+
+
 LOADS: dict[str, Callable[[Task], dict[str, int]]] = {
     "connections": connections,
     "download": download,
     "upload": upload,
     "idle": idle,
+    "waits": waits,
 }
 
 

@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import cpu_count
+from typing import TypeVar
 
 from bench.backend import Programs
 from bench.certificates import SERVER_NAME, Certificates
@@ -28,6 +30,9 @@ from bench.templates import CONFIG
 
 TIMEOUT = 120.0
 """Seconds that one load may take before the benchmark gives up: a bound, far from any real figure."""
+
+
+Report = TypeVar("Report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,8 @@ class Load(ABC):
 
     fresh = False
     """Whether the proxy must be started anew: memory that an earlier load has freed would hide what this one takes."""
+    workers = 1
+    """How many workers the proxy has meanwhile."""
     rounds: int | None = None
     """Rounds that are enough, where the figure scatters little and the load takes long."""
 
@@ -156,9 +163,7 @@ def started(commands: Sequence[list[str]]) -> Iterator[list[subprocess.Popen[str
     pipe = subprocess.PIPE
     try:
         for command in commands:
-            processes.append(
-                subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-            )
+            processes.append(subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
         yield processes
     finally:
         for process in processes:
@@ -167,29 +172,41 @@ def started(commands: Sequence[list[str]]) -> Iterator[list[subprocess.Popen[str
             process.communicate()
 
 
-def parse_wrk(output: str) -> Done:
-    """Read the report of `config/latency.lua`; raises BenchError when any request failed."""
+def read_wrk(output: str) -> dict[str, float]:
+    """Read the report of `config/latency.lua`: requests, seconds, the number of errors, waits in seconds by name.
+
+    Raises BenchError where there is none.
+    """
     found = re.search(r"^REPORT (\{.*\})$", output, re.MULTILINE)
     if found is None:
         raise BenchError(f"wrk: {output.strip()[-400:]}")
     report = json.loads(found.group(1))
-    failed = {name: count for name, count in report["errors"].items() if count}
-    if failed:
-        raise BenchError("wrk: " + ", ".join(f"{count} errors of kind {name}" for name, count in failed.items()))
     waits = {name: report[name] / 1e6 for name in ("p50", "p99", "p999", "max")}
-    return Done(report["requests"], report["microseconds"] / 1e6, waits)
+    errors = sum(report["errors"].values())
+    return {"requests": report["requests"], "seconds": report["microseconds"] / 1e6, "errors": errors, **waits}
 
 
-def wrk_commands(entry: Entry, *, clients: int, spread: bool = False) -> list[list[str]]:
+def parse_wrk(output: str) -> Done:
+    """Read wrk's report; raises BenchError when any request failed: a figure would flatter the proxy that failed it."""
+    report = read_wrk(output)
+    if report["errors"]:
+        raise BenchError(f"wrk: {report['errors']} requests failed: {output.strip()[-400:]}")
+    return Done(report.pop("requests"), report.pop("seconds"), report)
+
+
+def wrk_commands(
+    entry: Entry, *, clients: int, spread: bool = False, seconds: float = TIMEOUT, header: str = ""
+) -> list[list[str]]:
     """wrk's commands: one for the first address, or with `spread` one for each address, which share the clients.
 
-    They run until they are interrupted.
+    They run for `seconds` or until they are interrupted.
     """
     if not shutil.which("wrk"):
         raise BenchError("wrk, which drives the small requests, is not installed (Debian: wrk)")
     addresses = entry.addresses if spread else entry.addresses[:1]
     each = clients // len(addresses)
-    options = ["-t1", f"-c{each}", f"-d{TIMEOUT:.0f}s", "--timeout", "20s", "-s", str(CONFIG / "latency.lua")]
+    options = ["-t1", f"-c{each}", f"-d{seconds:.0f}s", "--timeout", "20s", "-s", str(CONFIG / "latency.lua")]
+    options += ["-H", header] if header else []
     scheme = "https" if entry.tls else "http"
     return [
         inside(entry.namespace, "wrk", *options, f"{scheme}://{address}:{entry.port}/small") for address in addresses
@@ -231,15 +248,20 @@ class Requests(Load):
             time.sleep(sizes.seconds)
             after, served_after = CpuTime.read(pids), server.served()
             seconds = time.monotonic() - begun
-            for process in processes:
-                process.send_signal(signal.SIGINT)  # wrk ends its round and reports
-            done = together([parse_wrk(finish(process, what)) for process in processes])
+            done = together(self.interrupt(processes, parse_wrk, what))
         units = served_after.requests - served.requests - 1  # the question itself was one
         main, *others = self.rows
         samples = {main: cpu_sample(proxy, before, after, units, seconds, what)}
         for row in others:
             samples[row] = Sample(done.waits[row.key.partition("-")[0]], 1, done.seconds)
         return samples
+
+    @staticmethod
+    def interrupt(processes: Sequence[subprocess.Popen[str]], read: Callable[[str], Report], what: str) -> list[Report]:
+        """Have wrk end and report now; returns what `read` makes of each report."""
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        return [read(finish(process, what)) for process in processes]
 
 
 def await_steady(server: Programs, clients: int, processes: Sequence[subprocess.Popen[str]], what: str) -> None:
@@ -265,9 +287,19 @@ class Generated(Load):
     """
 
     def __init__(
-        self, job: Job, what: str, row: Row, *, streams: int = 1, resume: bool = False, spread: bool = False
+        self,
+        job: Job,
+        what: str,
+        row: Row,
+        *,
+        streams: int = 1,
+        resume: bool = False,
+        spread: bool = False,
+        divisor: int = 1,
     ) -> None:
+        """`divisor`: how many times fewer units are enough, where each of them takes long."""
         super().__init__(job, row)
+        self.divisor = divisor
         self.what = what
         self.streams = streams
         self.resume = resume
@@ -278,6 +310,7 @@ class Generated(Load):
         if not self.spread:
             entry = replace(entry, addresses=entry.addresses[:1])
         count = sizes.connections if self.what == "connections" else sizes.bulk_bytes
+        count //= self.divisor
         command = generator_command(self.what, entry, count=count, streams=self.streams, resume=self.resume)
         what = f"{proxy.label}, {self.name}"
         before = CpuTime.settled(pids)
@@ -321,6 +354,15 @@ class Idle(Load):
             CpuTime.settled(proxy.pids())
             yield seconds
         CpuTime.settled(proxy.pids())
+
+
+class Start(Load):
+    """From the command to the first client that is served, whose own start is in the figure for all alike."""
+
+    def run(self, proxy: Proxy, sizes: Sizes) -> dict[Row, Sample]:
+        assert proxy.start_again is not None
+        seconds = proxy.start_again()
+        return {self.rows[0]: Sample(seconds, 1, seconds)}
 
 
 @contextmanager
@@ -420,7 +462,9 @@ CLIENT: tuple[Load, ...] = (
         cpu_row("client-resumed", "client", "new connection, resumed", "connections/s", RESUMED),
     ),
     Generated(Job.CLIENT, "download", bulk_row("client-download", "client", "bulk, server to client, 1 stream", BULK)),
-    Generated(Job.CLIENT_UPLOAD, "upload", bulk_row("client-upload", "client", "bulk, client to server, 1 stream", BULK)),
+    Generated(
+        Job.CLIENT_UPLOAD, "upload", bulk_row("client-upload", "client", "bulk, client to server, 1 stream", BULK)
+    ),
 )
 PLAIN: tuple[Load, ...] = (
     Requests(
@@ -441,7 +485,50 @@ MEMORY_LOADS: tuple[Load, ...] = (
     ),
 )
 
-LOADS: tuple[Load, ...] = (*MEMORY_LOADS, *SERVER, *CLIENT, *PLAIN)
+
+def _cores(workers: int, name: str) -> tuple[Load, ...]:
+    title = f"{workers} worker{'s' if workers > 1 else ''}"
+    loads = (
+        Requests(
+            Job.REQUEST,
+            64,
+            cpu_row(f"{name}-requests", "cores", f"small request, 64 connections, {title}", "requests/s"),
+            spread=True,
+        ),
+        Generated(
+            Job.REQUEST,
+            "connections",
+            cpu_row(f"{name}-full", "cores", f"new connection, full handshake, P-256, {title}", "connections/s"),
+            spread=True,
+        ),
+        Generated(
+            Job.RSA4096,
+            "connections",
+            cpu_row(f"{name}-rsa4096", "cores", f"new connection, full handshake, RSA-4096, {title}", "connections/s"),
+            spread=True,
+            divisor=4,
+        ),
+        Generated(
+            Job.REQUEST,
+            "download",
+            bulk_row(f"{name}-download", "cores", f"bulk, server to client, 32 streams, {title}"),
+            streams=32,
+            spread=True,
+        ),
+    )
+    for load in loads:
+        load.workers = workers
+    return loads
+
+
+CORES: tuple[Load, ...] = (*_cores(1, "one"), *_cores(max(2, cpu_count() or 1), "all"))
+"""The same loads from several client addresses, with one worker and with one for each core."""
+
+START: tuple[Load, ...] = (
+    Start(Job.REQUEST, Row("start", "start", "from start to the first client served", "ms", 1e3)),
+)
+
+LOADS: tuple[Load, ...] = (*START, *MEMORY_LOADS, *SERVER, *CLIENT, *PLAIN, *CORES)
 """Memory first: it starts the proxy anew."""
 
 

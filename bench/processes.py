@@ -75,6 +75,10 @@ class Process:
         """The end of its output, for error messages."""
         return self.log.read_text(errors="replace")[-800:].strip() or "it said nothing"
 
+    def has_said(self, beginning: str) -> bool:
+        """Whether a line of its output begins so."""
+        return any(line.startswith(beginning) for line in self.log.read_text(errors="replace").splitlines())
+
     def stop(self, patience: float = 10.0) -> None:
         """Ask it to end, wait `patience` seconds, then kill it and whatever it forked. Safe to call twice."""
         if self.popen.poll() is not None:

@@ -1,7 +1,7 @@
 """The proxies, one small class each: write its configuration, say which command runs it and where clients find it.
 
-All do the same jobs with as many processes (workers, or threads where the proxy has those): end TLS in front of the same
-backend, start TLS towards the same remote server, carry bytes without TLS; as their manuals advise for speed. attls is
+All do the same jobs with as many processes (workers, or threads where the proxy has those): end TLS in front of the
+same backend, start TLS towards the same remote server, carry bytes without TLS; as their manuals advise for speed. attls is
 the only one that a client cannot name: clients connect to where they would without it, and the kernel hands the
 connection to attls.
 """
@@ -9,6 +9,7 @@ connection to attls.
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from typing import ClassVar
 
 from bench import ports
 from bench.backend import STREAM_MODULE, Programs, load_module
@@ -66,7 +68,7 @@ class Proxy(ABC):
 
     name: str
     label: str
-    ports: dict[Job, int] = {
+    ports: ClassVar[dict[Job, int]] = {
         Job.REQUEST: ports.REQUEST,
         Job.UPLOAD: ports.UPLOAD,
         Job.RSA2048: ports.RSA2048,
@@ -98,6 +100,8 @@ class Proxy(ABC):
         self.behind = behind
         self.remote = remote
         self.workers = 1
+        self.start_again: Callable[[], float] | None = None
+        """How the stage starts it anew; set by the stage."""
         self.process: Process | None = None
 
     @classmethod
@@ -245,7 +249,7 @@ class Stunnel(Proxy):
 
     name = "stunnel"
     label = "stunnel"
-    ports = {job: port for job, port in Proxy.ports.items() if not job.is_plain}
+    ports: ClassVar[dict[Job, int]] = {job: port for job, port in Proxy.ports.items() if not job.is_plain}
 
     @classmethod
     def missing(cls) -> str | None:
@@ -296,7 +300,7 @@ class Attls(Proxy):
 
     name = "attls"
     label = "attls"
-    ports = {
+    ports: ClassVar[dict[Job, int]] = {
         Job.REQUEST: ports.BACKEND_REQUEST,
         Job.UPLOAD: ports.BACKEND_UPLOAD,
         Job.RSA2048: ports.BACKEND_RSA2048,
@@ -340,6 +344,15 @@ class Attls(Proxy):
     def run_dir(self) -> Path:
         """Where its sockets are."""
         return self.directory / "run"
+
+    def is_ready(self) -> bool:
+        """Whether it has said so."""
+        return self.process is not None and self.process.has_said("ready ")
+
+    def worker_pids(self) -> list[int]:
+        """The workers' process ids."""
+        status = json.loads(self.run("status", "--json", "--run-dir", str(self.run_dir)))
+        return [int(pid) for pid in status["worker_processes"].values()]
 
     def client_role_addresses(self) -> tuple[str, ...]:
         """The remote server itself: attls is not in the way of an address."""

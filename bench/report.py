@@ -13,13 +13,18 @@ OURS = "attls"
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One figure about attls that has no peer. `bar` is what it is allowed to be, at most or, with `least`, at least."""
+    """One figure about attls that has no peer. `bar` is what it may be, at most or, with `least`, at least."""
 
     label: str
     value: float
     unit: str
     bar: float | None = None
     least: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The bar in words; nothing where there is none."""
+        return "" if self.bar is None else f"at {'least' if self.least else 'most'} {number(self.bar)}"
 
     @property
     def is_met(self) -> bool:
@@ -144,13 +149,28 @@ def table(figures: Figures, rows: Iterable[Row], labels: dict[str, str]) -> list
     return [cells for cells in (costs, rates, shares) if len(cells) > 1]
 
 
+def growth(figures: Figures, rows: Iterable[Row], labels: dict[str, str]) -> list[list[list[str]]]:
+    """A table of how much faster all cores are than one: rows whose keys begin with `one-` and `all-` are pairs.
+
+    No table where there are none. Whoever shares the cores with the load generator cannot double.
+    """
+    cells = [["growth of the rate from one worker to all cores", *labels.values()]]
+    for row in rows:
+        one = row.key.removeprefix("one-")
+        if one == row.key or f"all-{one}" not in figures.rows:
+            continue
+        pairs = [(figures.rate(row.key, proxy), figures.rate(f"all-{one}", proxy)) for proxy in labels]
+        ratios = ["-" if before is None or after is None else f"{after / before:.2f}x" for before, after in pairs]
+        cells.append([row.label.rpartition(", ")[0], *ratios])
+    return [cells] if len(cells) > 1 else []
+
+
 def fact_cells(facts: Iterable[Fact]) -> list[list[str]]:
     """Figures without peers as a table of cells."""
     cells = [["attls alone", "unit", "figure", "bar", ""]]
     for fact in facts:
-        bar = "" if fact.bar is None else f"{'at least' if fact.least else 'at most'} {number(fact.bar)}"
-        outcome = verdict(fact.is_met) if fact.bar is not None else ""
-        cells.append([fact.label, fact.unit, number(fact.value), bar, outcome])
+        outcome = verdict(fact.is_met if fact.bar is not None else None)
+        cells.append([fact.label, fact.unit, number(fact.value), fact.allowed, outcome])
     return cells
 
 
@@ -169,9 +189,7 @@ def over_bar(figures: Figures, facts: Iterable[Fact] = ()) -> list[str]:
         if figures.is_met(row) is False
     ]
     sentences += [
-        f"{fact.label}: {number(fact.value)} {fact.unit}, at {'least' if fact.least else 'most'} {number(fact.bar)} wanted"
-        for fact in facts
-        if not fact.is_met
+        f"{fact.label}: {number(fact.value)} {fact.unit}, {fact.allowed} wanted" for fact in facts if not fact.is_met
     ]
     return sentences
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench import backend, certificates
@@ -101,6 +102,7 @@ def stage(kinds: Sequence[type[Proxy]]) -> Iterator[Stage]:
         for kind in kinds:
             built.backends[kind.name] = behind(kind.name)
             proxy = kind(stages[kind.name], own(kind.name), files, built.backends[kind.name], remote)
+            proxy.start_again = partial(built.restart, proxy, 1)
             stack.callback(proxy.stop)
             built.start(proxy)
             built.proxies[kind.name] = proxy
@@ -145,8 +147,8 @@ def measure(
             for name in names[turn:] + names[:turn]:
                 proxy = built.proxies[name]
                 built.check(name)
-                if load.fresh:
-                    built.restart(proxy, proxy.workers)
+                if load.fresh or proxy.workers != load.workers:
+                    built.restart(proxy, load.workers)
                 for row, sample in load.run(proxy, sizes).items():
                     figures.add(row, name, sample)
                     tell(

@@ -1,7 +1,8 @@
 """The backend for uploads: reads as many bytes as the client announced, throws them away, answers with the count.
 
 A request is an 8-byte length followed by that many bytes; the answer is the 8-byte count. MSG_TRUNC lets the kernel
-drop the bytes without copying them, so that the backend costs next to nothing. Run as `python -m bench.sink PORT [PORT...]`.
+drop the bytes without copying them, so that the backend costs next to nothing. Run as
+`python -m bench.sink PORT [PORT...]`.
 """
 
 from __future__ import annotations
