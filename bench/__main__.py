@@ -172,6 +172,7 @@ def main() -> int:
                 "machine": facts,
                 "versions": versions,
                 "negotiated": {name: asdict(term) for name, term in negotiated.items()},
+                "terms": terms(negotiated),
                 "sizes": asdict(sizes),
                 "rounds": done,
                 "labels": labels,

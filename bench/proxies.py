@@ -1,7 +1,7 @@
 """The proxies, one small class each: write its configuration, say which command runs it and where clients find it.
 
 All do the same jobs with as many processes (workers, or threads where the proxy has those): end TLS in front of the
-same backend, start TLS towards the same remote server, carry bytes without TLS; as their manuals advise for speed. attls is
+same backend, start TLS towards the same remote server, carry bytes without TLS; as their manuals advise. attls is
 the only one that a client cannot name: clients connect to where they would without it, and the kernel hands the
 connection to attls.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from bench.loads import Row, Sample
 
@@ -45,6 +46,17 @@ class Figures:
         """Keep one sample."""
         self.rows[row.key] = row
         self.samples.setdefault(row.key, {}).setdefault(proxy, []).append(sample)
+
+    @classmethod
+    def from_document(cls, entries: Iterable[dict[str, Any]]) -> Figures:
+        """Read what `document` wrote."""
+        figures = cls()
+        for entry in entries:
+            row = Row(**entry["row"])
+            for proxy, found in entry["proxies"].items():
+                for sample in found["samples"]:
+                    figures.add(row, proxy, Sample(**sample))
+        return figures
 
     def groups(self) -> dict[str, list[Row]]:
         """The rows that were measured, by group."""
@@ -214,15 +226,10 @@ def document(figures: Figures) -> list[dict[str, object]]:
         best = figures.best_peer(key)
         result.append(
             {
-                "row": key,
-                "group": row.group,
-                "label": row.label,
-                "unit": row.unit,
-                "rate_unit": row.rate_unit,
+                "row": asdict(row),
                 "proxies": proxies,
                 "best_peer": best[0] if best else None,
                 "ratio": figures.ratio(key),
-                "bar": row.bar,
                 "met": figures.is_met(row),
             }
         )
