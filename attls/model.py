@@ -189,10 +189,12 @@ class Protocol(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """How the peer's certificates are asked about: OCSP, lists by HTTP, lists by LDAP; times are seconds, sizes bytes.
+    """How certificates are asked about: OCSP, lists by HTTP, lists by LDAP; times are seconds, sizes bytes.
 
-    `level` says what happens when no source answers: Low accepts, Medium accepts if none could be reached, High
-    refuses. `extras` holds what the policy codes beyond these, by its AT-TLS names.
+    `level` says what happens when no source answers: Low accepts, Medium accepts if there is no list, High refuses.
+    `ocsp_algorithms` and `list_algorithms` are the signature pairs that count, empty for any. Requests are signed with
+    the certificate `ocsp_signer`, None for not at all. `staples` is about our own certificate: a server hands out what
+    its responder says of it. Places are addresses that a certificate names.
     """
 
     ocsp_url: str | None = None
@@ -206,19 +208,31 @@ class Revocation:
     ocsp_nonce_size: int = 8
     ocsp_timeout: int = 15
     ocsp_maximum_size: int = 20480
+    ocsp_signer: str | None = None
+    ocsp_signer_algorithm: str = "0401"
+    ocsp_algorithms: tuple[str, ...] = ()
+    ocsp_cache_size: int = 256
+    ocsp_cache_size_each: int = 0
+    staples: bool = False
     lists_by_http: bool = False
     http_proxy: str | None = None
     http_proxy_port: int = 80
     http_timeout: int = 15
     http_maximum_size: int = 204800
+    list_algorithms: tuple[str, ...] = ()
+    list_cache_size: int = 32
+    list_cache_largest: int = 0
     ldap_servers: tuple[str, ...] = ()
     ldap_port: int = 389
-    ldap_user: str | None = None
-    ldap_password: str | None = field(default=None, repr=False)
-    ldap_timeout: int = 15
     ocsp_first: bool = True
+    places_each: int = 10
+    places_in_all: int = 100
     level: str = "Medium"
-    extras: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether some source is to be asked about the peer's certificates."""
+        return bool(self.ocsp_url or self.ocsp_from_certificate or self.lists_by_http or self.ldap_servers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +244,8 @@ class TlsSettings:
     Groups and curves are IANA group numbers in preference order, signature pairs four-character codes; empty
     means the library's default. Times are seconds. `instance` holds the user-instance numbers, so that raising one
     makes the settings differ. `reset_cipher_timer` is in seconds too, 0 for never. `server_sni` pairs host names with
-    certificate labels. A maximum fragment of 0 is the protocol's own. `revocation` is None where nothing asks about
-    revocation. Equal settings share one TLS environment.
+    certificate labels. A maximum fragment of 0 is the protocol's own. `revocation` is None where policy says nothing
+    about it. Equal settings share one TLS environment.
     """
 
     role: HandshakeRole

@@ -15,6 +15,7 @@ import ipaddress
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -106,7 +107,17 @@ def namespace(label: str = "") -> Iterator[Namespace]:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
+        _kill_orphans(made)
         subprocess.run(["ip", "netns", "del", made.name], check=True)
+
+
+def _kill_orphans(where: Namespace) -> None:
+    # What a program of ours started and left behind when it was killed, such as the workers of nginx.
+    listed = subprocess.run(["ip", "netns", "pids", where.name], capture_output=True, text=True, check=True).stdout
+    for pid in map(int, listed.split()):
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def join(one: Namespace, two: Namespace, network: int = 1) -> None:
@@ -147,15 +158,35 @@ class Sniffer:
             self._socket.bind((device, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024 * 1024)
         self._socket.setblocking(False)
-        self._seen = b""
+        self._frames: list[bytes] = []
 
     def seen(self) -> bytes:
         """Return every frame so far, one after the other."""
+        return b"".join(self._all())
+
+    def asked_for(self) -> list[int]:
+        """Return the destination port of every TCP connection that somebody tried to open so far."""
+        return [port for frame in self._all() if (port := _port_of_syn(frame)) is not None]
+
+    def _all(self) -> list[bytes]:
         with contextlib.suppress(BlockingIOError):
             while True:
-                self._seen += self._socket.recv(262144)
-        return self._seen
+                self._frames.append(self._socket.recv(262144))
+        return self._frames
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
+
+
+def _port_of_syn(frame: bytes) -> int | None:
+    # The destination port of an Ethernet frame that opens a TCP connection; None for any other frame.
+    kind, packet = frame[12:14], frame[14:]
+    if kind == b"\x08\x00" and packet[9] == socket.IPPROTO_TCP:
+        segment = packet[(packet[0] & 15) * 4 :]
+    elif kind == b"\x86\xdd" and packet[6] == socket.IPPROTO_TCP:
+        segment = packet[40:]
+    else:
+        return None
+    syn, ack = segment[13] & 2, segment[13] & 16
+    return int.from_bytes(segment[2:4], "big") if syn and not ack else None

@@ -27,9 +27,9 @@ _HOMES = {
     "query": "query",
     "policy": "policy",
     "keyring": "keyring",
-    "cert": "keyring",
-    "map": "keyring",
-    "racdcert": "keyring",
+    "cert": "cert",
+    "map": "map",
+    "racdcert": "racdcert",
 }
 NOT_DONE = 3
 INTERRUPTED = 130

@@ -59,8 +59,7 @@ def _mode(ctx: click.Context, param: click.Parameter, value: str) -> int:
 @click.option(
     "--on-exit",
     type=click.Choice([each.value for each in OnExit]),
-    default=OnExit.RELEASE.value,
-    show_default=True,
+    show_default="what PURGE or NOPURGE of a Policy Agent file says, else release",
     help="After an orderly stop, let matching traffic go unprotected (release) or refuse it (block).",
 )
 @click.option(
@@ -89,7 +88,7 @@ def run_command(
     run_dir: Path,
     workers: int,
     defaults: str,
-    on_exit: str,
+    on_exit: str | None,
     drain_seconds: float,
     control_mode: int,
     control_group: str | None,
@@ -107,7 +106,7 @@ def run_command(
             run_dir=run_dir,
             workers=workers,
             defaults=Defaults(defaults),
-            on_exit=OnExit(on_exit),
+            on_exit=None if on_exit is None else OnExit(on_exit),
             drain_seconds=drain_seconds,
             control_mode=control_mode,
             control_group=control_group,

@@ -7,22 +7,23 @@ yes (0) or no (1). Diagnostics are the answer of `check` and go to standard outp
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
+import attls
 from attls import policy as law
 from attls.cli.output import dataset_option, diagnostic_text, json_option, print_diagnostics, print_json
-from attls.errors import AttlsError, Diagnostic, KeyringError, PolicyError
-from attls.keyring import Store, certificates
-from attls.model import Address, Defaults, Direction, HandshakeRole, JobSource, Owner, TlsSettings, canonical_address
+from attls.cli.policy_rings import ring_findings
+from attls.errors import AttlsError, Diagnostic, PolicyError
+from attls.keyring import Store
+from attls.model import Address, Defaults, Direction, JobSource, Owner, canonical_address
 from attls.policy import compare, convert
 from attls.policy import show as display
 from attls.policy.rules import Action
 
-_EXPIRES_SOON = timedelta(days=30)
 _UNREADABLE = "unreadable"
 
 
@@ -102,7 +103,7 @@ def check(
             rules += len(loaded.rules)
             diagnostics += loaded.diagnostics
             if keyrings is not None:
-                diagnostics += _ring_findings(loaded, Store(keyrings), datetime.now())
+                diagnostics += ring_findings(loaded, Store(keyrings), datetime.now(UTC))
     errors = sum(finding.severity == "error" for finding in diagnostics)
     if as_json:
         print_json(
@@ -148,15 +149,19 @@ def show(
             }
         )
         return
-    for rule in rules:
-        for line in display.rule_lines(rule, _actions_of(loaded, rule), defaults):
-            click.echo(line)
-        click.echo()
-    if name is not None:
-        for action in actions:
-            for line in display.action_lines(action, display.action_effective(action, defaults)):
-                click.echo(line)
-            click.echo()
+    now, changed = datetime.now().astimezone(), loaded.changed
+    offset = now.utcoffset() or timedelta(0)
+    parts = [display.heading_lines(f"attls {attls.__version__}", loaded.stack.name or "TCPIP", changed, now)]
+    parts += [
+        display.rule_lines(rule, _actions_of(loaded, rule), defaults, changed=changed, utc_offset=offset)
+        for rule in rules
+    ]
+    parts += [
+        display.action_lines(action, display.action_effective(action, defaults), changed=changed)
+        for action in (actions if name is not None else ())
+    ]
+    for lines in parts:
+        click.echo("\n".join(lines) + "\n")
 
 
 @policy.command()
@@ -367,65 +372,6 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return " ".join(str(item) for item in value) or "(empty)"
     return str(value)
-
-
-def _ring_findings(loaded: law.PolicySet, store: Store, now: datetime) -> Iterator[Diagnostic]:
-    # Whether the rings and labels that rules name are there, and for how long their certificates are good.
-    told: set[tuple[object, ...]] = set()
-    for rule in loaded.rules:
-        settings = rule.verdict.settings
-        if settings is None or not settings.keyring:
-            continue
-        user = None if rule.conditions.user is None or set(rule.conditions.user) & {"*", "?"} else rule.conditions.user
-        if "/" not in settings.keyring and user is None:
-            continue  # each user's own ring: which users there will be is not known here
-        labels = _labels(settings)
-        key = (settings.keyring, user, settings.keyring_password, settings.keyring_stash_file, labels)
-        if key in told:
-            continue
-        told.add(key)
-        try:
-            ring = store.ring(
-                settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
-            )
-        except KeyringError as error:
-            yield _at_rule(rule, "error", "missing-ring", f"TTLSRule '{rule.name}': {error}")
-            continue
-        if not ring.trust_anchors() and settings.role is not HandshakeRole.SERVER:
-            yield _at_rule(
-                rule, "warning", "no-authority", f"TTLSRule '{rule.name}': ring {ring.name} trusts no authority"
-            )
-        for label in labels:
-            try:
-                identity = ring.identity(label)
-            except KeyringError as error:
-                yield _at_rule(rule, "error", "missing-label", f"TTLSRule '{rule.name}': {error}")
-                continue
-            ends = certificates.load_certificate(identity.certificate).not_valid_after_utc
-            left = ends - now.astimezone(UTC)
-            if left < _EXPIRES_SOON:
-                verb = "expired" if left <= timedelta(0) else "expires"
-                yield _at_rule(
-                    rule,
-                    "warning",
-                    "expires-soon",
-                    f"TTLSRule '{rule.name}': certificate '{identity.label}' of {identity.owner} {verb} on "
-                    f"{ends:%Y-%m-%d}",
-                )
-
-
-def _labels(settings: TlsSettings) -> tuple[str | None, ...]:
-    # The certificates that will be asked for; None is the ring's default one.
-    if settings.certificate_label == "":
-        return ()
-    if settings.role is HandshakeRole.CLIENT:
-        return () if settings.certificate_label is None else (settings.certificate_label,)
-    named = (*settings.server_certificate_labels, *(label for _, label in settings.server_sni))
-    return named or (settings.certificate_label,)
-
-
-def _at_rule(rule: law.Rule, severity: str, code: str, message: str) -> Diagnostic:
-    return Diagnostic(severity, rule.file, rule.line, 1, code, message)
 
 
 def _count(number: int, what: str) -> str:

@@ -25,6 +25,7 @@ class OnExit(enum.Enum):
 class Options:
     """How to run; `drain_seconds` is how long an orderly stop waits for live connections.
 
+    Without `on_exit`, PURGE and NOPURGE of Policy Agent files decide, and without those it is released.
     `control_mode` and `control_group` are those of the control socket's file. With `watch`, rings that change are put
     in force by themselves. `datasets` says which file stands for an MVS data set that a policy file names.
     """
@@ -34,7 +35,7 @@ class Options:
     run_dir: Path
     workers: int
     defaults: Defaults = Defaults.MODERN
-    on_exit: OnExit = OnExit.RELEASE
+    on_exit: OnExit | None = None
     drain_seconds: float = 30.0
     control_mode: int = 0o666
     control_group: str | None = None

@@ -366,6 +366,8 @@ class _Helper:
         reactor.start_inquiry = lookups.start
         async with trio.open_nursery() as nursery:
             await nursery.start(lookups.run)
+            self._law.keep_staples = lookups.keep
+            lookups.keep(self._law.staples())
             nursery.start_soon(reactor.run)
             nursery.start_soon(calls.run)
             nursery.start_soon(self._reap, calls, reactor)

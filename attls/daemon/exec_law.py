@@ -6,7 +6,7 @@ need it, not the start; only where no rule could be served at all is there nothi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from attls.intercept.seccomp import Call
 from attls.keyring import Store, UserMap
 from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, HandshakeRole, Owner, TlsSettings, Verdict
 from attls.policy import PolicySet, Rule
-from attls.tls import Environment
+from attls.tls import Environment, Staples
 
 
 class Law:
@@ -36,6 +36,8 @@ class Law:
         self._own: dict[tuple[TlsSettings, str | None], Environment] = {}
         self.of_rule: dict[str, Environment] = {}  # the same by name, for hashing whole settings takes its time
         self.problems: list[str] = []
+        # Keeps fresh what is stapled; told with each environment that is made.
+        self.keep_staples: Callable[[Iterable[Staples]], None] = lambda _: None
         in_use = settings_in_use(self.policy.rules)
         self._users = UserMap()
         if any(settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH for settings in in_use):
@@ -117,7 +119,13 @@ class Law:
             self._own[settings, user] = environment
         else:
             self.environments[settings] = environment
+        self.keep_staples(self.staples())
         return environment
+
+    def staples(self) -> list[Staples]:
+        """Return what the environments made so far staple."""
+        made = (*self.environments.values(), *self._own.values())
+        return [environment.staples for environment in made if environment.staples is not None]
 
 
 def could_match(conditions: Conditions, flow: Flow) -> bool:

@@ -67,8 +67,10 @@ def settings_in_use(rules: Iterable[Rule]) -> dict[TlsSettings, list[str]]:
 
 
 def labels_in_use(settings: TlsSettings) -> set[str | None]:
-    """Return the labels of the certificates that `settings` present; None stands for the ring's default one."""
+    """Return the labels of the certificates whose keys `settings` use; None stands for the ring's default one."""
     labels: set[str | None] = {label for _, label in settings.server_sni}
+    if settings.revocation is not None and settings.revocation.ocsp_signer is not None:
+        labels.add(settings.revocation.ocsp_signer)  # it signs the questions about revocation
     if settings.role is not HandshakeRole.CLIENT and settings.server_certificate_labels:
         return labels | set(settings.server_certificate_labels)
     if settings.certificate_label == "":

@@ -2,15 +2,17 @@
 
 The sockets carry our network mark, so that steering leaves them alone; nothing that is asked here can come to ask
 about itself. A request has one deadline for everything from the name's address to the last byte, and a largest size.
-Equal questions that are under way are asked once. Redirects are not followed, and only plain http is spoken: answers
+Equal questions that are under way are asked once, and no server has all our attention: who is slow holds up those who
+ask there. Redirects are not followed, and only plain http is spoken: answers
 are signed, and a question about a certificate cannot wait for another one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from urllib.parse import urlsplit
 
 import h11
@@ -19,9 +21,11 @@ import trio
 from attls import errors
 from attls.errors import Reason
 from attls.keyring.revocation import Answer, Standing
-from attls.tls import Inquiry, Question, RefusedError, Reply
+from attls.tls import Inquiry, Question, RefusedError, Reply, Staples
 
 MOST_AT_ONCE = 48  # a worker keeps some descriptors free for what is not a connection
+MOST_OF_ONE_SERVER = 16
+LONGEST_SLEEP = 60.0  # the time of day may jump while we sleep; look again after so many seconds
 _CHUNK = 65536
 
 _log = logging.getLogger("attls.lookups")
@@ -40,7 +44,9 @@ class Lookups:
         self._wake = wake
         self._nursery: trio.Nursery | None = None
         self._limit = trio.CapacityLimiter(MOST_AT_ONCE)
+        self._of_server: dict[tuple[str, int], trio.CapacityLimiter] = {}
         self._under_way: dict[Question, tuple[trio.Event, list[Reply]]] = {}
+        self._kept: dict[Staples, trio.CancelScope] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry out inquiries until cancelled."""
@@ -55,15 +61,41 @@ class Lookups:
         self._nursery.start_soon(self._carry_out, inquiry, done)
         self._wake()
 
+    def keep(self, staples: Iterable[Staples]) -> None:
+        """Keep the answers of exactly these `staples` fresh from now on, those of others no more."""
+        assert self._nursery is not None
+        wanted = set(staples)
+        for one in self._kept.keys() - wanted:
+            self._kept.pop(one).cancel()
+        for one in wanted - self._kept.keys():
+            scope = self._kept[one] = trio.CancelScope()
+            self._nursery.start_soon(self._renew, one, scope)
+            self._wake()
+
+    async def _renew(self, staples: Staples, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                seconds = staples.due_in()
+                if seconds:
+                    await trio.sleep(min(seconds, LONGEST_SLEEP))
+                    continue
+                try:
+                    await self._converse(staples.renewal())
+                except Exception:  # noqa: BLE001 - a bug of ours costs the stapling, never the worker
+                    _log.exception("internal error while renewing what is stapled")
+                    await trio.sleep(LONGEST_SLEEP)
+
+    async def _converse(self, inquiry: Inquiry) -> None:
+        with contextlib.suppress(StopIteration):
+            question = next(inquiry)
+            while True:
+                question = inquiry.send(await self.fetch(question))
+
     async def _carry_out(self, inquiry: Inquiry, done: Done) -> None:
         reason: Reason | None = None
         detail = ""
         try:
-            question = next(inquiry)
-            while True:
-                question = inquiry.send(await self.fetch(question))
-        except StopIteration:
-            pass
+            await self._converse(inquiry)
         except RefusedError as error:
             reason, detail = error.reason, error.detail
         except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
@@ -80,8 +112,7 @@ class Lookups:
                 return replies[0]
         came, replies = self._under_way[question] = (trio.Event(), [])
         try:
-            async with self._limit:
-                replies.append(await self._ask(question))
+            replies.append(await self._ask(question))
         finally:
             del self._under_way[question]
             came.set()
@@ -90,8 +121,13 @@ class Lookups:
     async def _ask(self, question: Question) -> Reply:
         url = question.url
         try:
+            host, port, target = _place(question)
+        except ValueError as error:
+            return Answer(Standing.UNREACHABLE, f"{url} is not asked: {error}")
+        try:
             with trio.fail_after(question.seconds):
-                return await self._exchange(question)
+                async with self._turn(host, port):
+                    return await self._exchange(question, host, port, target)
         except trio.TooSlowError:
             return Answer(Standing.UNREACHABLE, f"{url} did not answer within {question.seconds} s")
         except (OSError, trio.BrokenResourceError) as error:
@@ -100,17 +136,21 @@ class Lookups:
         except (h11.RemoteProtocolError, h11.LocalProtocolError, ValueError) as error:
             return Answer(Standing.UNKNOWN, f"{url} did not answer in HTTP ({error})")
 
-    async def _exchange(self, question: Question) -> Reply:
-        parts = urlsplit(question.url)
-        if parts.scheme.lower() != "http" or not parts.hostname:
-            return Answer(Standing.UNREACHABLE, f"{question.url} is not asked: only http is spoken")
-        host, port = question.proxy or (parts.hostname, parts.port or 80)
-        target = parts.path or "/"
-        if parts.query:
-            target += f"?{parts.query}"
-        if question.proxy:
-            target = f"http://{parts.netloc}{target}"
-        headers = [("Host", parts.netloc.rpartition("@")[2]), ("User-Agent", "attls"), ("Connection", "close")]
+    @contextlib.asynccontextmanager
+    async def _turn(self, host: str, port: int) -> AsyncIterator[None]:
+        """Wait until there is room for one more request, to this server and in all."""
+        limit = self._of_server.setdefault((host, port), trio.CapacityLimiter(MOST_OF_ONE_SERVER))
+        try:
+            async with limit, self._limit:
+                yield
+        finally:
+            usage = limit.statistics()
+            if not usage.borrowed_tokens and not usage.tasks_waiting:
+                self._of_server.pop((host, port), None)
+
+    async def _exchange(self, question: Question, host: str, port: int, target: str) -> Reply:
+        authority = urlsplit(question.url).netloc.rpartition("@")[2]
+        headers = [("Host", authority), ("User-Agent", "attls"), ("Connection", "close")]
         if question.body is not None:
             headers += [("Content-Type", "application/ocsp-request"), ("Content-Length", str(len(question.body)))]
         http = h11.Connection(h11.CLIENT)
@@ -140,6 +180,19 @@ class Lookups:
             else:
                 return trio.SocketStream(sock)
         raise problem
+
+
+def _place(question: Question) -> tuple[str, int, str]:
+    """Return the host and port to connect to, and what to ask for there. Raises ValueError for what is not asked."""
+    parts = urlsplit(question.url)
+    if parts.scheme.lower() != "http" or not parts.hostname:
+        raise ValueError("only http is spoken")
+    target = parts.path or "/"
+    if parts.query:
+        target += f"?{parts.query}"
+    if question.proxy:
+        return *question.proxy, f"http://{parts.netloc}{target}"
+    return parts.hostname, parts.port or 80, target
 
 
 async def _answer(http: h11.Connection, stream: trio.SocketStream, question: Question) -> Reply:

@@ -38,7 +38,7 @@ from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortR
 from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet, Rule
 from attls.relay import Reactor
-from attls.tls import Environment
+from attls.tls import Environment, Staples
 
 if TYPE_CHECKING:
     from attls.daemon.switchboard import Switchboard
@@ -167,6 +167,8 @@ class Service:
         self.dismiss: Callable[[int], Awaitable[None]] | None = None
         # Answers the programs of our connections; told of each one. None where there is no control channel.
         self.switchboard: Switchboard | None = None
+        # Keeps fresh what the environments in force staple; told whenever those change.
+        self.keep_staples: Callable[[Iterable[Staples]], None] = lambda _: None
         self._waiting = 0
         self._nursery: trio.Nursery | None = None
         self._accepting = False
@@ -230,6 +232,11 @@ class Service:
             self.ledger.generation = generation.number
             self.ledger.group_identifiers = generation.group_identifiers
             self.ledger.environment_identifiers = generation.environment_identifiers
+            self._announce_staples(self.law)
+
+    def _announce_staples(self, law: Law) -> None:
+        serving = (*law.environments.values(), *law.by_user.values())
+        self.keep_staples(environment.staples for environment in serving if environment.staples is not None)
 
     def _environment(self, settings: TlsSettings, ring: Keyring) -> Environment:
         known = self.law.environments.get(settings) if self.law is not None else None
@@ -480,6 +487,8 @@ class Service:
             with trio.move_on_after(RING_WAIT_SECONDS):
                 ring = await self._ask_ring(law.generation.number, settings.keyring, user)
                 law.by_user[key] = Environment(settings, ring, users=law.generation.users)
+                if law is self.law:
+                    self._announce_staples(law)
                 return law.by_user[key]
         except AttlsError as error:
             problem = error

@@ -273,6 +273,7 @@ class Supervisor:
             self._state = "running"
             nursery.start_soon(admin.serve, operators, self._answer)
             nursery.start_soon(self._follow_the_clock)
+            nursery.start_soon(self._follow_the_files)
             if options.watch:
                 nursery.start_soon(self._watch_rings)
             directory.write_pid()
@@ -695,7 +696,28 @@ class Supervisor:
                     _log.exception("internal error while the steering followed the clock; it is tried again")
             await trio.sleep(RETRY_SECONDS)
 
+    # Policy files
+
+    async def _follow_the_files(self) -> None:
+        """Refresh when a policy file has changed, looking as often as Policy Agent lines ask for."""
+        tried: object = None  # what does not load is said once
+        while True:
+            assert self._generation is not None
+            await trio.sleep(self._generation.policy.stack.reread_seconds or TICK_SECONDS)
+            policy = self._generation.policy
+            if not policy.stack.reread_seconds:
+                continue
+            now = await trio.to_thread.run_sync(policy.files_now)
+            if now not in (policy.files, tried):
+                tried = now
+                await self.refresh()
+
     # Stop
+
+    def _on_exit(self) -> OnExit:
+        if self._options.on_exit is not None or self._generation is None:
+            return self._options.on_exit or OnExit.RELEASE
+        return OnExit.BLOCK if self._generation.policy.stack.purge is False else OnExit.RELEASE
 
     async def _shut_down(self) -> None:
         """Steer nothing new, let live connections end, at most for the drain time."""
@@ -703,7 +725,7 @@ class Supervisor:
         async with self._change:
             self._state = "draining"
         process.notify_service_manager("STOPPING=1")
-        if options.on_exit is OnExit.RELEASE:
+        if self._on_exit() is OnExit.RELEASE:
             try:
                 await trio.to_thread.run_sync(self._street.stop_steering)
                 self._steering = False
@@ -731,7 +753,7 @@ class Supervisor:
         if self._mailroom is not None:
             self._mailroom.close()
         # Only an orderly stop releases: when a bug of ours ends the daemon, what it protected stays refused.
-        if self._options.on_exit is OnExit.RELEASE and self._steered and self._stop.is_set():
+        if self._on_exit() is OnExit.RELEASE and self._steered and self._stop.is_set():
             try:
                 self._street.release()
             except AttlsError as error:
@@ -799,7 +821,7 @@ class Supervisor:
             "policy": str(options.policy),
             "keyrings": str(options.keyrings),
             "defaults": options.defaults.value,
-            "on_exit": options.on_exit.value,
+            "on_exit": self._on_exit().value,
             "rules": len(generation.policy.rules),
             "generation": generation.number,
             "generation_since": datetime.fromtimestamp(generation.loaded).astimezone().isoformat(timespec="seconds"),

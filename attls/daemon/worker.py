@@ -76,6 +76,7 @@ class Worker:
         reactor = self.service.reactor
         self.lookups = Lookups(mark=MARKS.network, wake=reactor.give_way)
         reactor.start_inquiry = self.lookups.start
+        self.service.keep_staples = self.lookups.keep
         self._unknown: dict[int, trio.Event] = {}
         if order.workers > 1:
             self.service.introduce = self._introduce

@@ -477,7 +477,7 @@ def read(data: bytes, *, password: bytes | None = None, name: str = "the file") 
     try:
         _read_into(contents, data, password, name)
     except UNREADABLE as error:
-        raise KeyringError(f"{name} is damaged: {_first_line(error)}", 103) from error
+        raise KeyringError(f"{name} is damaged: {first_line(error)}", 103) from error
     if len(contents.certificates) > _MOST_CERTIFICATES:
         raise KeyringError(f"{name} holds more than {_MOST_CERTIFICATES} certificates; split it", 103)
     return contents
@@ -639,11 +639,12 @@ def load_certificate(der: bytes) -> x509.Certificate:
             certificate.public_key()
             _ = certificate.extensions, certificate.subject, certificate.issuer
     except UNREADABLE as error:
-        raise KeyringError(f"a certificate cannot be read: {_first_line(error)}", 103) from error
+        raise KeyringError(f"a certificate cannot be read: {first_line(error)}", 103) from error
     return certificate
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what a library says is wrong, as part of a sentence."""
     return (str(error).splitlines() or ["unreadable"])[0].rstrip(".")[:200]
 
 
@@ -657,7 +658,8 @@ def split_identity(
     none of the certificates.
     """
     if not contents.certificates:
-        raise KeyringError(f"there is no certificate in {name}", 103)
+        hint = "; it holds a revocation list, which is brought in by: attls cert import-crl" if contents.crls else ""
+        raise KeyringError(f"there is no certificate in {name}{hint}", 103)
     if len(contents.keys) > 1:
         raise KeyringError(f"{name} holds several private keys; keep one identity per file", 103)
     key = contents.keys[0] if contents.keys else None
@@ -799,6 +801,14 @@ def general_name(name: x509.GeneralName) -> str:
         case x509.UniformResourceIdentifier():
             return f"URI:{name.value}"
     return f"OTHER:{name!r}"
+
+
+def crl_number(crl: x509.CertificateRevocationList) -> int | None:
+    """Return the number of a revocation list, None where it has none."""
+    try:
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return None
 
 
 def summary(certificate: x509.Certificate) -> dict[str, object]:

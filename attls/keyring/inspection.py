@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from attls.errors import KeyringError
-from attls.keyring import certificates, files, names
+from attls.keyring import certificates, files, names, revocation
 from attls.keyring.opening import Store
 from attls.keyring.store import Ring, StoredCertificate, key_id
 from attls.keyring.values import Trust, Usage
@@ -48,6 +48,8 @@ def inspect(
             with contextlib.suppress(KeyringError):
                 stored = store.certificate(line.owner, line.label)
                 findings += _certificate_findings(store, stored, now=now, expiring_days=expiring_days)
+                if (stored.owner, stored.label) in store.crls():
+                    findings += _crl_findings(store, stored.owner, stored.label, now=now)
         return findings
     findings = [*_file_findings(store), *_setting_findings(store)]
     certificates_found: list[StoredCertificate] = []
@@ -66,6 +68,8 @@ def inspect(
             findings += _certificate_findings(store, stored, now=now, expiring_days=expiring_days)
     findings += _orphan_keys(store, certificates_found)
     findings += _rings(store, now=now)
+    for owner, label in store.crls():
+        findings += _crl_findings(store, owner, label, now=now)
     findings += _guarded(
         "user mapping", lambda: store.filters() and None, "correct the file, or delete it and add it again"
     )
@@ -224,6 +228,33 @@ def _strength(stored: StoredCertificate, option: str) -> Iterator[Finding]:
             "is kept as CERTAUTH but says it is no authority, so nothing can be verified with it",
             f"keep it as SITE: attls cert export {option} --out FILE, then attls cert import --owner SITE",
         )
+
+
+def _crl_findings(store: Store, owner: str, label: str, *, now: datetime.datetime) -> Iterator[Finding]:
+    where = f"revocation list of '{label}' of {owner}"
+    again = f"get the current one, then: attls cert import-crl FILE --owner {owner} --label '{label}'"
+    try:
+        crl = store.crl(owner, label)
+        authority = store.certificate(owner, label)
+    except names.MissingError:
+        yield Finding("warning", where, "is kept for nobody", f"rm '{store.crl_path(owner, label)}'")
+        return
+    except KeyringError as error:
+        if "run: ch" not in str(error):
+            yield _damage(where, error, again)
+        return
+    if crl is None:
+        return  # let go of since the names were read
+    problem = revocation.crl_problem(crl, authority.certificate, now=now)
+    ends = crl.next_update_utc
+    if ends is not None and ends < now:
+        problem = (
+            f"ended at {ends:%Y-%m-%d %H:%M} UTC; unless RevocationSecurityLevel is Low, whom it is about is refused"
+        )
+    if problem is not None:
+        yield Finding("error", where, problem, again)
+    elif ends is not None and ends - now < min(datetime.timedelta(days=1), (ends - crl.last_update_utc) / 4):
+        yield Finding("warning", where, f"ends at {ends:%Y-%m-%d %H:%M} UTC", again)
 
 
 # Rings -------------------------------------------------------------------------------------------------------------

@@ -100,17 +100,19 @@ class Store(Files):
         reader = self._reader(reference, user) if settings.grants else _EVERYTHING
         if reference.upper() == "*AUTH*/*":
             own = self._virtual(reference, names.CERTAUTH, reader) if settings.virtual_auth != "system" else ()
-            return Keyring(reference, own + (system_trust() if settings.virtual_auth != "store" else ()))
+            system = system_trust() if settings.virtual_auth != "store" else ()
+            return Keyring(reference, own + system, self._lists(own))
         if reference.upper() == "*SITE*/*":
-            return Keyring(reference, self._virtual(reference, names.SITE, reader))
+            return self._with_lists(reference, self._virtual(reference, names.SITE, reader))
         owner, _, name = reference.partition("/")
         if name == "*":
-            return Keyring(reference, self._virtual(reference, owner, reader))
+            return self._with_lists(reference, self._virtual(reference, owner, reader))
         owner, name = names.split_ring(reference)
         ring = self.definition(owner, name)
         for attempt in range(_ATTEMPTS):
             try:
-                return Keyring(ring.reference, tuple(self._entry(line, reader) for line in ring.connections))
+                entries = tuple(self._entry(line, reader) for line in ring.connections)
+                return self._with_lists(ring.reference, entries)
             except names.MissingError:
                 # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
                 if attempt == _ATTEMPTS - 1:
@@ -118,6 +120,14 @@ class Store(Files):
                 time.sleep(0.01)
                 ring = self.definition(owner, name)
         raise AssertionError("the last attempt returns or raises")
+
+    def _with_lists(self, reference: str, entries: tuple[Entry, ...]) -> Keyring:
+        return Keyring(reference, entries, self._lists(entries))
+
+    def _lists(self, entries: Iterable[Entry]) -> tuple[bytes, ...]:
+        """Return the revocation lists of the authorities among `entries`: whoever connects one has its list as well."""
+        found = [self.crl(entry.owner, entry.label) for entry in entries if entry.is_trusted]
+        return tuple(one.public_bytes(certificates.DER_ENCODING) for one in found if one is not None)
 
     def check_access(self, reference: str, user: str) -> None:
         """Return if `user` may read the ring `USER/RING` or a virtual one; always, unless the settings ask for grants.
@@ -213,7 +223,7 @@ def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
     if contents.clear_key:
         files.read_secret(path)
     leaf, key, others = certificates.split_identity(contents, name=str(path))
-    return Keyring(str(path), file_entries(leaf, key, others))
+    return Keyring(str(path), file_entries(leaf, key, others), _lists_in(contents))
 
 
 # Certificate, key and authorities as others name them. Kubernetes and cert-manager; certbot, dehydrated and lego;
@@ -224,6 +234,8 @@ _LAYOUTS = (
     ("fullchain.pem", "privkey.pem", ""),
     ("cert.pem", "key.pem", "ca.pem"),
 )
+# Revocation lists beside them, in any layout; a bundle of authorities may hold them as well.
+_LISTS = ("ca.crl", "crl.pem")
 
 
 def read_directory_ring(path: Path, password: bytes | None = None, *, attempts: int = 5) -> Keyring:
@@ -254,7 +266,7 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
         raise KeyringError(f"there are no certificates in {path} under a known name ({known})")
     contents = certificates.Contents()
     anchors: list[x509.Certificate] = []
-    for file in present:
+    for file in [*present, *(pinned / name for name in _LISTS if (pinned / name).exists())]:
         try:
             files.check_directory(file.resolve().parent, secret=False)
             is_key = file.name == layout[1]
@@ -264,11 +276,16 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
         except OSError as error:
             raise KeyringError(f"cannot read {path / file.name}: {error.strerror}", 428 if is_key else 202) from error
         contents.keys += read.keys
+        contents.crls += read.crls
         (anchors if file.name == layout[2] else contents.certificates).extend(read.certificates)
     if not contents.certificates:
-        return Keyring(str(path), file_entries(None, None, (), anchors))
+        return Keyring(str(path), file_entries(None, None, (), anchors), _lists_in(contents))
     leaf, key, others = certificates.split_identity(contents, name=str(path))
-    return Keyring(str(path), file_entries(leaf, key, others, anchors))
+    return Keyring(str(path), file_entries(leaf, key, others, anchors), _lists_in(contents))
+
+
+def _lists_in(contents: certificates.Contents) -> tuple[bytes, ...]:
+    return tuple(crl.public_bytes(certificates.DER_ENCODING) for crl in contents.crls)
 
 
 def file_entries(

@@ -6,6 +6,7 @@ parameter, changes nothing when it raises, and leaves asking and printing to the
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from attls.errors import KeyringError
-from attls.keyring import certificates, names
+from attls.keyring import certificates, names, revocation
 from attls.keyring.certificates import PrivateKey, Profile, Signer
 from attls.keyring.opening import Store
 from attls.keyring.store import StoredCertificate
@@ -224,6 +225,48 @@ def authority_of(store: Store, stored: StoredCertificate) -> StoredCertificate:
             return candidate
     issuer = certificates.name_of(stored.certificate.issuer)
     raise KeyringError(f"the authority that signed {stored.name} ({issuer}) is not in this store; ask there", 435)
+
+
+def import_crl(
+    store: Store,
+    crl: x509.CertificateRevocationList,
+    *,
+    owner: str | None,
+    label: str | None,
+    now: datetime.datetime,
+    older: bool = False,
+) -> list[StoredCertificate]:
+    """Keep a revocation list for the authority that made it, or for all certificates of that authority in the store.
+
+    With `owner` or `label` only those count. Raises KeyringError when nobody in the store made the list (435), when it
+    says nothing that counts now (436), and, unless `older`, when a newer list is kept already.
+    """
+    candidates = [
+        stored
+        for stored in store.certificates(owner)
+        if (label is None or stored.label == label) and certificates.is_authority(stored.certificate)
+    ]
+    found = [one for one in candidates if one.certificate.subject == crl.issuer]
+    signed = [one for one in found if revocation.is_signed_by(crl, one.certificate)]
+    if not signed:
+        issuer = certificates.name_of(crl.issuer)
+        why = f"the key of {found[0].name} did not sign it" if found else "import its certificate first"
+        raise KeyringError(f"the list comes from '{issuer}', but from no such authority in this store: {why}", 435)
+    for authority in signed:
+        problem = revocation.crl_problem(crl, authority.certificate, now=now)
+        if problem is not None:
+            raise KeyringError(f"the list says nothing that counts: {problem}", revocation.UNDECIDED)
+        kept = None
+        with contextlib.suppress(KeyringError):  # a damaged one is about to be replaced
+            kept = store.crl(authority.owner, authority.label)
+        if kept is not None and not older and kept.last_update_utc > crl.last_update_utc:
+            raise KeyringError(
+                f"the list of {authority.name} that is kept is newer ({kept.last_update_utc:%Y-%m-%d %H:%M} UTC over "
+                f"{crl.last_update_utc:%Y-%m-%d %H:%M} UTC); --older takes the old one all the same"
+            )
+    for authority in signed:
+        store.set_crl(authority.owner, authority.label, crl)
+    return signed
 
 
 def rollover(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,16 +24,19 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from attls.errors import KeyringError
 from attls.keyring import certificates
 from attls.keyring.certificates import Signer
+from attls.keyring.signatures import pair_of
 
 REVOKED = 431
 UNREACHABLE = 427
 UNDECIDED = 436
+OUT_OF_DATE = "the CRL is out of date"
 
 REASONS = tuple(flag.value for flag in x509.ReasonFlags if flag is not x509.ReasonFlags.remove_from_crl)
 """Why a certificate can be revoked, as RFC 5280 spells it; taking it off a list again is no reason."""
 
 # Clocks of responder and verifier may differ by this much.
 _SKEW = datetime.timedelta(minutes=5)
+_MOST_ISSUERS = 16  # authorities of one name, with keys of their own
 # An OCSP answer without nextUpdate says "ask again any time"; it still is no answer for ever.
 _WITHOUT_END = datetime.timedelta(days=1)
 
@@ -91,38 +94,45 @@ def decide(level: Level, answers: Iterable[Answer]) -> None:
 class Cache:
     """Answers remembered until they end: at most `size` of them, the ones least recently used go first.
 
-    `longest` limits how long one is remembered whatever it says, in seconds; 0 means no limit. A `size` of 0 remembers
-    nothing.
+    At most `each` of them come from one source; 0 means no limit. A `size` of 0 remembers nothing.
     """
 
-    def __init__(self, size: int, *, longest: float = 0) -> None:
+    def __init__(self, size: int, *, each: int = 0) -> None:
         self._size = size
-        self._longest = longest
-        self._answers: OrderedDict[object, tuple[Answer, datetime.datetime]] = OrderedDict()
+        self._each = each
+        self._answers: OrderedDict[tuple[str, Hashable], Answer] = OrderedDict()
+        self._counts: Counter[str] = Counter()
 
-    def get(self, key: object, now: datetime.datetime) -> Answer | None:
-        """Return the answer remembered under `key`, None when there is none or it has ended."""
-        found = self._answers.get(key)
-        if found is None:
+    def get(self, source: str, about: Hashable, now: datetime.datetime) -> Answer | None:
+        """Return what `source` said about a certificate, None when that is not known or has ended."""
+        answer = self._answers.get((source, about))
+        if answer is None:
             return None
-        answer, until = found
-        if now >= until:
-            del self._answers[key]
+        if answer.until is None or now >= answer.until:
+            self._drop((source, about))
             return None
-        self._answers.move_to_end(key)
+        self._answers.move_to_end((source, about))
         return answer
 
-    def put(self, key: object, answer: Answer, now: datetime.datetime) -> None:
+    def put(self, source: str, about: Hashable, answer: Answer) -> None:
         """Remember a definite answer; doubtful ones are worth another try."""
         if answer.until is None or answer.standing not in {Standing.GOOD, Standing.REVOKED} or self._size <= 0:
             return
-        until = answer.until
-        if self._longest:
-            until = min(until, now + datetime.timedelta(seconds=self._longest))
-        self._answers[key] = (answer, until)
-        self._answers.move_to_end(key)
+        key = (source, about)
+        if key in self._answers:
+            self._drop(key)
+        self._answers[key] = answer
+        self._counts[source] += 1
+        if 0 < self._each < self._counts[source]:
+            self._drop(next(oldest for oldest in self._answers if oldest[0] == source))
         while len(self._answers) > self._size:
-            self._answers.popitem(last=False)
+            self._drop(next(iter(self._answers)))
+
+    def _drop(self, key: tuple[str, Hashable]) -> None:
+        del self._answers[key]
+        self._counts[key[0]] -= 1
+        if not self._counts[key[0]]:
+            del self._counts[key[0]]
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -202,81 +212,148 @@ def build_crl(
 def read_crl(data: bytes) -> x509.CertificateRevocationList:
     """Read one CRL, DER or PEM. Raises KeyringError (436) when it is none."""
     try:
-        found = certificates.read(data, name="the CRL").crls
-    except KeyringError as error:
-        raise KeyringError(str(error), UNDECIDED) from error
-    if len(found) != 1:
-        raise KeyringError("what was fetched is not a CRL", UNDECIDED)
-    return found[0]
+        return x509.load_der_x509_crl(data) if data[:1] == b"\x30" else x509.load_pem_x509_crl(data)
+    except certificates.UNREADABLE as error:
+        raise KeyringError(f"it is no CRL, or a damaged one ({certificates.first_line(error)})", UNDECIDED) from error
+
+
+def is_list_of(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Tell whether `crl` says that it comes from `issuer`; the signature is another matter.
+
+    Authorities that changed their key have one name and two lists; where list and authority name keys, those count.
+    """
+    if crl.issuer != issuer.subject:
+        return False
+    try:
+        wanted = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, *certificates.UNREADABLE):
+        return True
+    present = certificates.extension_of(issuer, x509.SubjectKeyIdentifier)
+    return wanted is None or present is None or wanted == present.digest
+
+
+def is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Tell whether the key of `issuer` made the signature of `crl`."""
+    try:
+        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
+
+
+@dataclass(slots=True)
+class HeldList:
+    """A list that many connections are judged by: its signature is verified once, for a long list takes its time."""
+
+    crl: x509.CertificateRevocationList
+    _verified: dict[bytes, bool] = field(default_factory=dict)
+
+    def is_genuine(self, issuer: x509.Certificate) -> bool:
+        """Tell whether the key of `issuer` made its signature."""
+        key = certificates.public_key_bytes(issuer)
+        if key not in self._verified:
+            if len(self._verified) >= _MOST_ISSUERS:
+                self._verified.clear()
+            self._verified[key] = is_signed_by(self.crl, issuer)
+        return self._verified[key]
 
 
 def judge_crl(
     certificate: x509.Certificate,
     issuer: x509.Certificate,
-    crl: x509.CertificateRevocationList,
+    held: HeldList,
     *,
     now: datetime.datetime,
+    algorithms: Collection[str] = (),
 ) -> Answer:
-    """Say what `crl` says of `certificate`, which `issuer` signed."""
-    try:
-        problem = _crl_problem(certificate, issuer, crl, now=now)
-    except certificates.UNREADABLE as error:  # an extension of the list that cannot be decoded
-        problem = f"the CRL is damaged: {error}"
-    if problem:
+    """Say what a list says of `certificate`, which `issuer` signed.
+
+    `algorithms` are the signature pairs that count on lists, empty for any.
+    """
+    crl = held.crl
+    if not certificates.is_issued_by(certificate, issuer):
+        return Answer(Standing.UNKNOWN, "the certificate was signed by another authority")
+    problem = _crl_problem(held, issuer, now=now)
+    if problem is None or problem == OUT_OF_DATE:
+        problem = _pair_problem("CRL", _crl_pair(crl), algorithms) or _scope_problem(certificate, crl) or problem
+    if problem and problem != OUT_OF_DATE:
         return Answer(Standing.UNKNOWN, problem)
     entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
     if entry is None:
-        return Answer(Standing.GOOD, "the CRL does not list it", crl.next_update_utc)
+        good = Answer(Standing.GOOD, "the CRL does not list it", crl.next_update_utc)
+        return Answer(Standing.UNKNOWN, problem) if problem else good
     try:
-        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
     except (x509.ExtensionNotFound, *certificates.UNREADABLE):
-        reason = "no reason given"
-    text = f"the CRL lists it since {entry.revocation_date_utc:%Y-%m-%d} ({reason})"
-    return Answer(Standing.REVOKED, text, crl.next_update_utc)
+        reason = x509.ReasonFlags.unspecified
+    if problem and reason in (x509.ReasonFlags.certificate_hold, x509.ReasonFlags.remove_from_crl):
+        return Answer(Standing.UNKNOWN, problem)
+    # A list that is out of date still tells the truth about what it lists: but for a hold, nothing comes back.
+    text = f"the CRL lists it since {entry.revocation_date_utc:%Y-%m-%d} ({reason.value})"
+    return Answer(Standing.REVOKED, text, None if problem else crl.next_update_utc)
 
 
-def _crl_problem(
-    certificate: x509.Certificate,
-    issuer: x509.Certificate,
-    crl: x509.CertificateRevocationList,
-    *,
-    now: datetime.datetime,
-) -> str | None:
-    """Say why `crl` cannot speak for `certificate`, None when it can."""
-    if not certificates.is_issued_by(certificate, issuer):
-        return "the certificate was signed by another authority"
+def crl_problem(crl: x509.CertificateRevocationList, issuer: x509.Certificate, *, now: datetime.datetime) -> str | None:
+    """Say why `crl` is no list of what `issuer` revoked that counts at `now`, None when it is one."""
+    return _crl_problem(HeldList(crl), issuer, now=now)
+
+
+def _crl_problem(held: HeldList, issuer: x509.Certificate, *, now: datetime.datetime) -> str | None:
+    try:
+        return _crl_fault(held, issuer, now=now)
+    except certificates.UNREADABLE as error:  # an extension of the list that cannot be decoded
+        return f"the CRL is damaged: {error}"
+
+
+def _crl_fault(held: HeldList, issuer: x509.Certificate, *, now: datetime.datetime) -> str | None:
+    crl = held.crl
     if crl.issuer != issuer.subject:
         return "the CRL is of another authority"
     usage = certificates.extension_of(issuer, x509.KeyUsage)
     if usage is not None and not usage.crl_sign:
         return "the authority's key usage does not allow it to sign CRLs"
-    try:
-        genuine = crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-    except (TypeError, ValueError, UnsupportedAlgorithm):
-        genuine = False
-    if not genuine:
+    if not held.is_genuine(issuer):
         return "the signature of the CRL is wrong"
     if crl.last_update_utc > now + _SKEW:
         return f"the CRL is from the future ({crl.last_update_utc:%Y-%m-%d %H:%M} UTC); check the clock"
-    if crl.next_update_utc is None or crl.next_update_utc < now:
-        return "the CRL is out of date"
-    return _scope_problem(certificate, crl)
-
-
-def _scope_problem(certificate: x509.Certificate, crl: x509.CertificateRevocationList) -> str | None:
     known = {x509.IssuingDistributionPoint.oid, x509.AuthorityKeyIdentifier.oid, x509.CRLNumber.oid}
     for extension in crl.extensions:
         if isinstance(extension.value, x509.DeltaCRLIndicator):
             return "the CRL holds changes only (a delta CRL)"
         if extension.critical and extension.oid not in known:
             return f"the CRL has a critical extension that is not understood ({extension.oid.dotted_string})"
+    scope = _scope(crl)
+    if scope is not None and (scope.indirect_crl or scope.only_some_reasons or scope.only_contains_attribute_certs):
+        return "the CRL is indirect or partial"
+    if crl.next_update_utc is None or crl.next_update_utc < now:
+        return OUT_OF_DATE
+    return None
+
+
+def _scope(crl: x509.CertificateRevocationList) -> x509.IssuingDistributionPoint | None:
     try:
-        scope = crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
+        return crl.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
     except x509.ExtensionNotFound:
         return None
+
+
+def _crl_pair(crl: x509.CertificateRevocationList) -> str | None:
+    try:
+        return pair_of(crl.signature_algorithm_oid, crl.signature_hash_algorithm)
+    except UnsupportedAlgorithm:
+        return None
+
+
+def _pair_problem(what: str, pair: str | None, algorithms: Collection[str]) -> str | None:
+    if not algorithms or pair in algorithms:
+        return None
+    return f"the {what} is signed with {pair or 'an algorithm without a pair'}, which the policy does not list"
+
+
+def _scope_problem(certificate: x509.Certificate, crl: x509.CertificateRevocationList) -> str | None:
+    scope = _scope(crl)
+    if scope is None:
+        return None
     authority = certificates.is_authority(certificate)
-    if scope.indirect_crl or scope.only_some_reasons or scope.only_contains_attribute_certs:
-        return "the CRL is indirect or partial"
     if (scope.only_contains_ca_certs and not authority) or (scope.only_contains_user_certs and authority):
         return "the CRL does not cover this kind of certificate"
     if scope.full_name:
@@ -307,17 +384,23 @@ def judge_ocsp(
     now: datetime.datetime,
     nonce: bytes | None = None,
     nonce_required: bool = False,
+    algorithms: Collection[str] = (),
 ) -> Answer:
     """Say what the OCSP `response` (DER, fetched or stapled) says of `certificate`, which `issuer` signed.
 
     `nonce` is what was sent: another one in the response makes it doubtful, and with `nonce_required` none does too.
+    `algorithms` are the signature pairs that count on answers, empty for any.
     """
     try:
         loaded = ocsp.load_der_ocsp_response(response)
         if loaded.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             return Answer(Standing.UNKNOWN, f"the OCSP responder answered {loaded.response_status.name.lower()}")
-        problem = _signature_problem(loaded, issuer, now=now) or _nonce_problem(
-            loaded, nonce, nonce_required=nonce_required
+        problem = (
+            _signature_problem(loaded, issuer, now=now)
+            or _pair_problem(
+                "OCSP response", pair_of(loaded.signature_algorithm_oid, loaded.signature_hash_algorithm), algorithms
+            )
+            or _nonce_problem(loaded, nonce, nonce_required=nonce_required)
         )
         if problem:
             return Answer(Standing.UNKNOWN, problem)

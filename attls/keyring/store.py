@@ -9,6 +9,7 @@ Layout, all of it readable text (`docs/keyrings.md` shows one file of each kind)
     DIR/maps/OWNER/LABEL.toml               a name filter that gives certificates a user
     DIR/criteria.toml                       what criteria of such filters stand for
     DIR/revoked/OWNER/LABEL.toml            what an authority has revoked
+    DIR/crls/OWNER/LABEL.pem                the revocation list of an authority, ours or somebody else's
     DIR/grants.toml                         who may read which ring, if the settings ask for that
     DIR/store.toml                          settings; missing = defaults
 
@@ -22,13 +23,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -36,20 +34,9 @@ from cryptography.hazmat.primitives import hashes
 from attls.errors import KeyringError
 from attls.keyring import certificates, files, names
 from attls.keyring.certificates import PrivateKey
-from attls.keyring.grants import Access, Grant, check_reference
-from attls.keyring.mapping import (
-    Criterion,
-    MapFilter,
-    NameFilter,
-    Registered,
-    UserMap,
-    check_filter,
-    local_host_names,
-)
-from attls.keyring.revocation import Revocation
+from attls.keyring.mapping import Registered, UserMap, local_host_names
+from attls.keyring.tables import Tables, names_in, quoted
 from attls.keyring.values import Trust, Usage
-
-PassphraseSource = Callable[[], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,65 +80,18 @@ class Ring:
         return f"{self.shown_owner}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What `store.toml` says; see `docs/keyrings.md`."""
-
-    virtual_auth: str = "store"
-    encrypt_keys: bool = False
-    grants: bool = False
-    host_names: tuple[str, ...] = ()
-
-
-class Files:
-    """The store's files, one method per thing that can be read or changed; changes take the writer's lock themselves.
-
-    `passphrase` is asked for the passphrase of encrypted keys when one is needed. Nothing is kept open.
-    """
-
-    def __init__(self, directory: Path, passphrase: PassphraseSource) -> None:
-        self.directory = directory
-        self._passphrase = passphrase
-
-    # Settings
-
-    def settings(self) -> Settings:
-        """Read `store.toml`. Raises KeyringError when it is damaged or says something unknown."""
-        path = self.directory / "store.toml"
-        data = self._toml(path)
-        if data is None:
-            return Settings()
-        values: dict[str, Any] = {}
-        for key, value in data.items():
-            if not isinstance(value, _SETTING_TYPES.get(key, ())) or (isinstance(value, list) and not _all_text(value)):
-                raise KeyringError(f"{path} says {key} = {value!r}, which means nothing here; correct the line")
-            values[key] = tuple(value) if isinstance(value, list) else value
-        settings = Settings(**values)
-        if settings.virtual_auth not in {"store", "system", "both"}:
-            raise KeyringError(f"{path}: virtual_auth is 'store', 'system' or 'both', not '{settings.virtual_auth}'")
-        return settings
-
-    def set_settings(self, settings: Settings) -> None:
-        """Write `store.toml`."""
-        text = (
-            "# Settings of this keyring store; docs/keyrings.md explains them.\n"
-            f"virtual_auth = {_quoted(settings.virtual_auth)}\n"
-            f"encrypt_keys = {str(settings.encrypt_keys).lower()}\n"
-            f"grants = {str(settings.grants).lower()}\n"
-            f"host_names = [{', '.join(_quoted(host) for host in settings.host_names)}]\n"
-        )
-        with self.writing():
-            files.replace(self.directory / "store.toml", text.encode(), mode=0o644)
+class Files(Tables):
+    """All files of the store; certificates, keys, requests and rings are kept here, the rest in its tables."""
 
     # Certificates
 
     def owners(self) -> list[str]:
         """Return the canonical names of all owners of certificates."""
-        return _names_in(self._kind("certificates"), "")
+        return names_in(self._kind("certificates"), "")
 
     def labels(self, owner: str) -> list[str]:
         """Return the labels of `owner`'s certificates in name order."""
-        return _names_in(self._kind("certificates") / names.file_name(names.check_owner(owner)), ".pem")
+        return names_in(self._kind("certificates") / names.file_name(names.check_owner(owner)), ".pem")
 
     def certificates(self, owner: str | None = None) -> list[StoredCertificate]:
         """Return all certificates, or those of one owner. Raises KeyringError when one of them is damaged."""
@@ -266,9 +206,12 @@ class Files:
                 new_key = self._key_path(stored.owner, new_label, stored.certificate)
                 files.replace(new_key, files.read_secret(key), mode=0o600)
             self._write_certificate(stored.owner, stored.shown_owner, new_label, stored.trust, stored.certificate)
+            if (crl := self.crl_path(owner, label)).exists():
+                files.replace(self.crl_path(owner, new_label), files.read_trusted(crl), mode=0o644)
             for ring in self.rings_with(stored.owner, label):
                 self._write_ring(_mapped(ring, stored.owner, label, new_label))
             files.remove(self.certificate_path(owner, label))
+            files.remove(crl)
             self._drop_keys(stored.owner, label)
         return self.certificate(owner, new_label)
 
@@ -283,6 +226,7 @@ class Files:
             for ring in touched:
                 self._write_ring(_mapped(ring, canonical, label, None))
             files.remove(path)
+            files.remove(self.crl_path(owner, label))
             if request.exists():
                 files.remove(request)
             self._drop_keys(canonical, label)
@@ -433,9 +377,7 @@ class Files:
         """Return owner and label of all waiting requests."""
         base = self._kind("requests")
         return [
-            (owner, label)
-            for owner in _names_in(base, "")
-            for label in _names_in(base / names.file_name(owner), ".csr")
+            (owner, label) for owner in names_in(base, "") for label in names_in(base / names.file_name(owner), ".csr")
         ]
 
     def key_for_request(self, owner: str, label: str, certificate: x509.Certificate) -> PrivateKey | None:
@@ -454,9 +396,9 @@ class Files:
     def rings(self, owner: str | None = None) -> list[Ring]:
         """Return all rings, or those of one owner."""
         base = self._kind("rings")
-        owners = _names_in(base, "") if owner is None else [names.check_owner(owner)]
+        owners = names_in(base, "") if owner is None else [names.check_owner(owner)]
         return [
-            self.definition(name, ring) for name in owners for ring in _names_in(base / names.file_name(name), ".toml")
+            self.definition(name, ring) for name in owners for ring in names_in(base / names.file_name(name), ".toml")
         ]
 
     def definition(self, owner: str, name: str) -> Ring:
@@ -546,14 +488,14 @@ class Files:
     def _write_ring(self, ring: Ring) -> None:
         pieces = [
             "# A key ring of attls; changed by: attls keyring connect, attls keyring remove\n"
-            f"owner = {_quoted(ring.shown_owner)}\n"
-            f"name = {_quoted(ring.name)}\n"
+            f"owner = {quoted(ring.shown_owner)}\n"
+            f"name = {quoted(ring.name)}\n"
         ]
         pieces += [
             "\n[[entry]]\n"
-            f"owner = {_quoted(line.owner)}\n"
-            f"label = {_quoted(line.label)}\n"
-            f"usage = {_quoted(line.usage.value.lower())}\n"
+            f"owner = {quoted(line.owner)}\n"
+            f"label = {quoted(line.label)}\n"
+            f"usage = {quoted(line.usage.value.lower())}\n"
             f"default = {str(line.default).lower()}\n"
             for line in ring.connections
         ]
@@ -564,7 +506,7 @@ class Files:
             return names.MissingError(
                 f"there is no keyring store at {self.directory}; create one with: attls cert create-ca"
             )
-        others = _names_in(self._kind("rings") / names.file_name(owner), ".toml")
+        others = names_in(self._kind("rings") / names.file_name(owner), ".toml")
         alike = [other for other in others if other.casefold() == name.casefold()]
         if alike:
             return names.MissingError(
@@ -573,180 +515,7 @@ class Files:
         known = f"it has {', '.join(repr(other) for other in others[:10])}" if others else "it has none"
         return names.MissingError(f"{owner} has no ring '{name}' in {self.directory}; {known}")
 
-    # Revocation
-
-    def revocations(self, owner: str, label: str) -> list[Revocation]:
-        """Return what the authority `label` of `owner` has revoked."""
-        path = self._revocation_path(owner, label)
-        data = self._toml(path) or {}
-        try:
-            return [
-                Revocation.of(int(str(item["serial"]), 16), _moment(item["when"]), str(item["reason"]))
-                for item in data.get("revoked", [])
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
-
-    def revoke(self, owner: str, label: str, revocation: Revocation) -> None:
-        """Remember that the authority `label` of `owner` revoked a certificate; once revoked stays revoked."""
-        path = self._revocation_path(owner, label)
-        with self.writing():
-            before = self.revocations(owner, label)
-            if any(one.serial == revocation.serial for one in before):
-                raise KeyringError(f"certificate {revocation.serial:X} of '{label}' is revoked already")
-            text = f"# What the authority {label} has revoked; changed by: attls cert revoke\n" + "".join(
-                f'\n[[revoked]]\nserial = "{one.serial:X}"\nwhen = {one.when:%Y-%m-%dT%H:%M:%SZ}\n'
-                f'reason = "{one.reason.value}"\n'
-                for one in (*before, revocation)
-            )
-            files.make_directory(path.parent, secret=False)
-            files.replace(path, text.encode(), mode=0o644)
-
-    def _revocation_path(self, owner: str, label: str) -> Path:
-        owner_name = names.file_name(names.check_owner(owner))
-        return self._kind("revoked") / owner_name / f"{names.file_name(names.check_label(label))}.toml"
-
-    # Grants
-
-    def grants(self) -> list[Grant]:
-        """Return who may read which ring where the settings ask for grants."""
-        path = self.directory / "grants.toml"
-        data = self._toml(path) or {}
-        try:
-            return [
-                Grant(
-                    check_reference(str(item["ring"])),
-                    names.check_owner(str(item["user"])),
-                    Access[str(item["access"]).upper()],
-                )
-                for item in data.get("grant", [])
-            ]
-        except (KeyError, TypeError, KeyringError) as error:
-            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
-
-    def set_grant(self, ring: str, user: str, access: Access | None) -> None:
-        """Let `user` read `ring`, or with None no longer. Raises MissingError when there is nothing to take away."""
-        ring, user = check_reference(ring), names.check_owner(user)
-        with self.writing():
-            before = self.grants()
-            after = [one for one in before if (one.ring, one.user) != (ring, user)]
-            if access is None and len(after) == len(before):
-                raise names.MissingError(f"{user} has no grant for {ring}")
-            if access is not None:
-                after.append(Grant(ring, user, access))
-            text = "# Who may read which ring; changed by: attls keyring grant, attls keyring revoke\n" + "".join(
-                f"\n[[grant]]\nring = {_quoted(one.ring)}\nuser = {_quoted(one.user)}\n"
-                f"access = {_quoted(one.access.name.lower())}\n"
-                for one in after
-            )
-            files.replace(self.directory / "grants.toml", text.encode(), mode=0o644)
-
-    # User mapping
-
-    def filters(self, owner: str | None = None) -> list[MapFilter]:
-        """Return all name filters, or those of one owner. Raises KeyringError when one of them is damaged."""
-        base = self._kind("maps")
-        owners = _names_in(base, "") if owner is None else [names.check_owner(owner)]
-        return [
-            self._filter(base / names.file_name(name) / f"{names.file_name(label)}.toml")
-            for name in owners
-            for label in _names_in(base / names.file_name(name), ".toml")
-        ]
-
-    def _filter(self, path: Path) -> MapFilter:
-        data = self._toml(path) or {}
-        try:
-            subject, issuer = data.get("subject"), data.get("issuer")
-            found = MapFilter(
-                str(data["label"]),
-                data.get("user"),
-                NameFilter.from_items(subject) if subject else None,
-                NameFilter.from_items(issuer) if issuer else None,
-                Trust(data["trust"]),
-                data.get("criteria"),
-            )
-            check_filter(found)
-        except (KeyError, ValueError, TypeError, AttributeError, KeyringError) as error:
-            raise KeyringError(f"{path} is damaged ({error}); correct it or add the filter again") from error
-        return found
-
-    def add_filter(self, entry: MapFilter) -> None:
-        """Keep a name filter. Raises KeyringError for a duplicate label or a filter that exists under another one."""
-        check_filter(entry)
-        owner = names.check_owner(entry.owner)
-        path = self._kind("maps") / names.file_name(owner) / f"{names.file_name(entry.label)}.toml"
-        with self.writing():
-            if path.exists():
-                raise KeyringError(f"{owner} already has a filter labelled '{entry.label}'; choose another label")
-            for other in self.filters():
-                if (other.subject, other.issuer) == (entry.subject, entry.issuer):
-                    raise KeyringError(
-                        f"filter '{other.label}' of {other.owner} already says what these names stand for"
-                    )
-            lines = ["# A name filter of attls; changed by: attls map\n", f"label = {_quoted(entry.label)}\n"]
-            if entry.user is not None:
-                lines.append(f"user = {_quoted(entry.user)}\n")
-            if entry.criteria is not None:
-                lines.append(f"criteria = {_quoted(entry.criteria)}\n")
-            lines.append(f"trust = {_quoted(entry.trust.value)}\n")
-            for key, part in (("subject", entry.subject), ("issuer", entry.issuer)):
-                if part is not None:
-                    rows = ", ".join("[" + ", ".join(_quoted(item) for item in row) + "]" for row in part.items())
-                    lines.append(f"{key} = [{rows}]\n")
-            files.make_directory(path.parent, secret=False)
-            files.replace(path, "".join(lines).encode(), mode=0o644)
-
-    def replace_filter(self, old: MapFilter, new: MapFilter) -> None:
-        """Put `new` in the place of `old`; on an error the old one stays."""
-        check_filter(new)
-        with self.writing():
-            self.delete_filter(old.owner, old.label)
-            try:
-                self.add_filter(new)
-            except KeyringError:
-                self.add_filter(old)
-                raise
-
-    def delete_filter(self, owner: str, label: str) -> None:
-        """Delete a name filter. Raises MissingError when there is none."""
-        canonical = names.check_owner(owner)
-        path = self._kind("maps") / names.file_name(canonical) / f"{names.file_name(names.check_label(label))}.toml"
-        with self.writing():
-            if not path.exists():
-                raise names.MissingError(f"{canonical} has no filter labelled '{label}'")
-            files.remove(path)
-
-    def criteria(self) -> list[Criterion]:
-        """Return what criteria stand for, in the order in which they are tried."""
-        path = self.directory / "criteria.toml"
-        data = self._toml(path) or {}
-        try:
-            found = [
-                Criterion(str(item["criteria"]), names.check_owner(str(item["user"]))) for item in data["criterion"]
-            ]
-        except KeyError as error:
-            if not data:
-                return []
-            raise KeyringError(f"{path} is damaged (no {error}); correct it") from error
-        except (TypeError, KeyringError) as error:
-            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
-        # A text without wildcards first, then the longer pattern, as RACF picks among generic profiles.
-        return sorted(found, key=lambda one: ("*" in one.pattern or "?" in one.pattern, -len(one.pattern), one.pattern))
-
-    def set_criterion(self, pattern: str, user: str | None) -> None:
-        """Say which user `pattern` stands for; None forgets it. Raises MissingError when there is none to forget."""
-        if not pattern.isprintable() or not pattern:
-            raise names.InvalidNameError("criteria are printable text such as APPLID=PAYROLL.SYSID=*")
-        with self.writing():
-            kept = [one for one in self.criteria() if one.pattern.upper() != pattern.upper()]
-            if user is None and len(kept) == len(self.criteria()):
-                raise names.MissingError(f"there is no criterion '{pattern}'")
-            if user is not None:
-                kept.append(Criterion(pattern, names.check_owner(user)))
-            text = "# What the criteria of MULTIID filters stand for; changed by: attls map criterion\n" + "".join(
-                f"\n[[criterion]]\ncriteria = {_quoted(one.pattern)}\nuser = {_quoted(one.user)}\n" for one in kept
-            )
-            files.replace(self.directory / "criteria.toml", text.encode(), mode=0o644)
+    # Who a certificate stands for
 
     def user_map(self) -> UserMap:
         """Return all that turns certificates into users, as it is on disk now; a value that outlives the store."""
@@ -763,55 +532,6 @@ class Files:
             tuple(certificates.der(one.certificate) for one in stored if one.trust is Trust.HIGHTRUST),
             frozenset(host.casefold() for host in hosts) if hosts else local_host_names(),
         )
-
-    # The ground they stand on
-
-    def _kind(self, kind: str) -> Path:
-        return self.directory / kind
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the writer's lock; nests. Raises KeyringError when another writer does not finish."""
-        if self._depth:
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-            return
-        try:
-            if not self.directory.is_dir():
-                files.make_directory(self.directory, secret=False)
-                # So that a store can be put under git as it is, without its secrets.
-                files.replace(self.directory / ".gitignore", b"/private/\n/.lock\n.new-*\n", mode=0o644)
-            files.check_directory(self.directory, secret=False)
-        except OSError as error:
-            raise KeyringError(f"cannot create the keyring store {self.directory}: {error.strerror}") from error
-        with files.writer_lock(self.directory):
-            self._depth = 1
-            try:
-                yield
-            finally:
-                self._depth = 0
-
-    _depth = 0
-
-    def _check_directories(self, path: Path, *, secret: bool) -> None:
-        files.check_directory(self.directory, secret=False)
-        files.check_directory(path.parent.parent, secret=secret)
-        files.check_directory(path.parent, secret=secret)
-
-    def _toml(self, path: Path) -> dict[str, Any] | None:
-        try:
-            files.check_directory(self.directory, secret=False)
-            files.check_directory(path.parent, secret=False)
-            return tomllib.loads(files.read_trusted(path).decode())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise KeyringError(f"cannot read {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise KeyringError(f"{path} is damaged ({error}); correct it") from error
 
 
 _GROUPS = frozenset({names.CERTAUTH, names.SITE})
@@ -855,31 +575,6 @@ def _connection(item: dict[str, object]) -> Connection:
     return Connection(owner, label, Usage(str(item["usage"]).upper()), default)
 
 
-_SETTING_TYPES: dict[str, type] = {"virtual_auth": str, "encrypt_keys": bool, "grants": bool, "host_names": list}
-
-
-def _moment(value: object) -> datetime.datetime:
-    if not isinstance(value, datetime.datetime) or value.tzinfo is None:
-        raise ValueError("when is a time with its zone, e.g. 2026-01-31T12:00:00Z")
-    return value
-
-
-def _all_text(values: list[object]) -> bool:
-    return all(isinstance(value, str) and value.isprintable() for value in values)
-
-
-def _names_in(directory: Path, suffix: str) -> list[str]:
-    try:
-        found = [path.name for path in directory.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise KeyringError(f"cannot read {directory}: {error.strerror}") from error
-    return sorted(
-        names.from_file_name(name.removesuffix(suffix)) for name in found if name.endswith(suffix) and name[0] != "."
-    )
-
-
 def _header_lines(head: bytes) -> Iterator[tuple[str, str]]:
     for line in head.decode("utf-8", "replace").splitlines():
         key, colon, value = line.partition(": ")
@@ -890,8 +585,3 @@ def _header_lines(head: bytes) -> Iterator[tuple[str, str]]:
 def _one_line(text: str) -> str:
     # A subject may hold line ends, which would let a certificate write its own Trust line.
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _quoted(text: str) -> str:
-    """Write a TOML basic string; the names we keep are printable, so only quotes and backslashes need care."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

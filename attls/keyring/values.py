@@ -68,10 +68,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The content of one ring at one moment; `name` is the ring as displays show it."""
+    """The content of one ring at one moment; `name` is the ring as displays show it.
+
+    `lists` are revocation lists (CRLs, DER) of the authorities on it.
+    """
 
     name: str
     entries: tuple[Entry, ...] = ()
+    lists: tuple[bytes, ...] = field(default=(), repr=False)
 
     def identity(self, label: str | None = None) -> Identity:
         """Return the certificate labelled `label`, or the ring's default one when `label` is None.
@@ -107,6 +111,14 @@ class Keyring:
         return tuple(
             entry.certificate for entry in self.entries if entry.is_trusted and entry.usage is not Usage.PERSONAL
         )
+
+    def issuer(self, certificate: bytes) -> bytes | None:
+        """Return the certificate (DER) of the authority that signed `certificate`, None where it is not on the ring."""
+        found = certificates.chain(
+            certificates.load_certificate(certificate),
+            [certificates.load_certificate(entry.certificate) for entry in self.entries if entry.is_trusted],
+        )
+        return certificates.der(found[0]) if found else None
 
     def narrowed(self, labels: Iterable[str | None]) -> Keyring:
         """Return this ring without the private keys that the identities `labels` (None: the default) do not need.

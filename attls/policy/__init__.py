@@ -16,13 +16,14 @@ from pathlib import Path
 from attls.errors import Diagnostic, PolicyError
 from attls.model import NO_RULE, Defaults, Flow, Owner, Verdict
 from attls.policy import checks, files, match, times
+from attls.policy.files import Stamp
 from attls.policy.language import Value
 from attls.policy.match import Matcher, Question, Step
 from attls.policy.resolve import Resolver, combine
-from attls.policy.rules import Action, Rule
+from attls.policy.rules import Action, Rule, Stack
 from attls.policy.text import Findings, render
 
-__all__ = ["Action", "Explanation", "PolicySet", "Question", "Rule", "Step", "load", "render"]
+__all__ = ["Action", "Explanation", "PolicySet", "Question", "Rule", "Stack", "Step", "load", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Explanation:
 class PolicySet:
     """A policy that has been understood: its rules in search order, and the warnings met on the way.
 
+    `files` are what it was read from, as they were then; `stack` is what Policy Agent files say besides.
     Immutable, and it pickles: workers get the set that the supervisor loaded.
     """
 
@@ -49,6 +51,8 @@ class PolicySet:
     defaults: Defaults = Defaults.MODERN
     actions: dict[tuple[str, str], Action] = field(default_factory=dict)
     matcher: Matcher = field(default_factory=lambda: Matcher(()), compare=False, repr=False)
+    files: dict[Path, Stamp] = field(default_factory=dict)
+    stack: Stack = field(default_factory=Stack)
 
     def match(self, flow: Flow, owner: Owner, now: datetime) -> Verdict:
         """Return what policy says of a connection at `now` (local time, or with a time zone)."""
@@ -73,6 +77,16 @@ class PolicySet:
         )
         coded = [self.actions[kind, name].coded for kind, name in names if name is not None]
         return combine(coded, self.defaults) if coded else {}
+
+    def files_now(self) -> dict[Path, Stamp]:
+        """Return the files of this policy as they are now; they equal `files` while nobody has changed any."""
+        return {path: files.stamp(path) for path in self.files}
+
+    @property
+    def changed(self) -> datetime:
+        """When the newest of its files was last changed, in local time with its zone."""
+        moments = [stamp[2] for stamp in self.files.values() if stamp is not None]
+        return datetime.fromtimestamp(max(moments, default=0) // 1_000_000_000).astimezone()
 
     def next_change(self, now: datetime) -> datetime | None:
         """Return when, within a week from `now`, some rule starts or stops being in force; None if none does."""
@@ -114,7 +128,8 @@ def load(
 def _load(path: Path, defaults: Defaults, datasets: Mapping[str, Path], thorough_at: datetime | None) -> PolicySet:
     findings = Findings()
     resolver = Resolver(findings, defaults)
-    for statements in files.collect(path, findings, datasets):
+    reader = files.Reader(findings, datasets)
+    for statements in reader.collect(path):
         resolver.read(statements)
     resolver.check()
     if findings.failed:
@@ -127,4 +142,12 @@ def _load(path: Path, defaults: Defaults, datasets: Mapping[str, Path], thorough
         findings.of_file(str(path), "no-rules", "the policy has no rules, so it protects nothing", severity="warning")
     if thorough_at is not None:
         checks.examine(resolver, rules, matcher, thorough_at)
-    return PolicySet(rules, findings.in_file_order(), defaults, resolver.actions(), matcher)
+    return PolicySet(
+        rules,
+        findings.in_file_order(),
+        defaults,
+        resolver.actions(),
+        matcher,
+        files=reader.files,
+        stack=reader.stack,
+    )

@@ -7,7 +7,6 @@ at the statement to change, and names the other one.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -15,26 +14,24 @@ from ipaddress import IPv4Address, IPv6Address
 
 from attls.model import (
     Address,
-    AddressRange,
-    Conditions,
     Defaults,
     Direction,
     HandshakeRole,
     Owner,
-    PortRange,
     Protocol,
-    TimeCondition,
 )
 from attls.policy import codes, times
 from attls.policy.language import EFFECTIVE, Value
-from attls.policy.match import Matcher, Question, wildcard
+from attls.policy.match import Matcher, Question
 from attls.policy.resolve import ACTIONS, Resolver
 from attls.policy.rules import Rule
+from attls.policy.shadows import Shadows, is_possible, meet
 from attls.policy.text import Statement
 
 # Pairs of rules that are compared for partial shadows before we stop looking: a second or two.
 _MOST_PAIRS = 1_000_000
 _PROTOCOL_SWITCHES = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_OF_SESSIONS = ("GSK_V3_SESSION_TIMEOUT", "GSK_V3_SIDCACHE_SIZE", "GSK_SESSION_TICKET_SERVER_TIMEOUT")
 _ANY = chr(0xFFFF)  # stands for "some character" where a pattern is asked about another
 
 
@@ -46,50 +43,6 @@ def examine(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher, now: da
     _partly_switched_off(resolver, rules)
     _settings(resolver, rules)
     _own_traffic(resolver, rules, matcher, now)
-
-
-def covers(wider: Conditions, narrower: Conditions) -> bool:
-    """Say whether every connection that `narrower` accepts at any time, `wider` accepts too."""
-    return (
-        wider.directions >= narrower.directions
-        and _ranges_cover(wider.local_ports, narrower.local_ports)
-        and _ranges_cover(wider.remote_ports, narrower.remote_ports)
-        and _ranges_cover(wider.local_addresses, narrower.local_addresses)
-        and _ranges_cover(wider.remote_addresses, narrower.remote_addresses)
-        and _pattern_covers(wider.job, narrower.job)
-        and _pattern_covers(wider.user, narrower.user)
-        and (not wider.times or wider.times == narrower.times or TimeCondition() in wider.times)
-    )
-
-
-def meet(one: Conditions, other: Conditions) -> bool:
-    """Say whether some connection could be accepted by both, times aside."""
-    return (
-        not one.directions.isdisjoint(other.directions)
-        and _ranges_meet(one.local_ports, other.local_ports)
-        and _ranges_meet(one.remote_ports, other.remote_ports)
-        and _ranges_meet(one.local_addresses, other.local_addresses)
-        and _ranges_meet(one.remote_addresses, other.remote_addresses)
-        and _patterns_meet(one.job, other.job)
-        and _patterns_meet(one.user, other.user)
-    )
-
-
-def witness(conditions: Conditions, direction: Direction) -> tuple[Question, Owner]:
-    """Return a connection that fits `conditions` and no more: what they do not ask about is not known.
-
-    So a rule that also fits it asks about nothing else, which makes it a candidate for covering `conditions`.
-    """
-    return (
-        Question(
-            direction,
-            _first_address(conditions.local_addresses),
-            conditions.local_ports[0].first if conditions.local_ports else None,
-            _first_address(conditions.remote_addresses),
-            conditions.remote_ports[0].first if conditions.remote_ports else None,
-        ),
-        Owner(user=conditions.user, job=conditions.job),
-    )
 
 
 def _unused_names(resolver: Resolver) -> None:
@@ -120,25 +73,42 @@ def _never_in_force(resolver: Resolver, rules: Sequence[Rule], now: datetime) ->
 
 
 def _shadowed_rules(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher) -> None:
+    shadows = Shadows(rules, matcher)
     for index, rule in enumerate(rules):
-        # Every rule that covers this one fits the witness of each of its directions.
-        question, owner = witness(rule.conditions, min(rule.conditions.directions, key=lambda item: item.value))
-        for earlier in matcher.find_all(question, owner, None, before=index):
-            above = rules[earlier]
-            if covers(above.conditions, rule.conditions):
-                why = (
-                    f"the priority of '{above.name}' is higher ({above.priority} over {rule.priority})"
-                    if above.priority > rule.priority
-                    else f"both have priority {rule.priority}, and '{above.name}' comes first by name"
-                )
-                resolver.findings.warning(
-                    _node(resolver, rule),
-                    "shadowed-rule",
-                    f"TTLSRule '{rule.name}' can never match: '{above.name}' ({above.file}:{above.line}) takes all its "
-                    f"connections; {why}",
-                    word=1,
-                )
-                break
+        node = _node(resolver, rule)
+        if not is_possible(rule.conditions):
+            resolver.findings.warning(
+                node,
+                "never-matches",
+                f"TTLSRule '{rule.name}' can never match: one of its addresses is IPv4 where the other is IPv6",
+                word=1,
+            )
+            continue
+        above = shadows.in_front(index)
+        if above:
+            shown = [f"'{item.name}' ({item.file}:{item.line})" for item in above[:4]]
+            if above[4:]:
+                shown.append(f"{len(above) - 4} more")
+            takes = "takes" if len(above) == 1 else "together take"
+            resolver.findings.warning(
+                node,
+                "shadowed-rule",
+                f"TTLSRule '{rule.name}' can never match: {_and(shown)} {takes} all its connections; "
+                f"{_why(rule, above)}",
+                word=1,
+            )
+
+
+def _why(rule: Rule, above: Sequence[Rule]) -> str:
+    if len(above) > 1:
+        return "all of them come first, by priority or by name"
+    if above[0].priority > rule.priority:
+        return f"the priority of '{above[0].name}' is higher ({above[0].priority} over {rule.priority})"
+    return f"both have priority {rule.priority}, and '{above[0].name}' comes first by name"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else parts[0]
 
 
 def _partly_switched_off(resolver: Resolver, rules: Sequence[Rule]) -> None:
@@ -197,6 +167,7 @@ def _settings(resolver: Resolver, rules: Sequence[Rule]) -> None:
         _profiles(resolver, rule, node, names)
         _protocols(resolver, rule, node)
         _companions(resolver, rule, node, names)
+        _no_resumption(resolver, rule, node, names)
 
 
 def _profiles(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:
@@ -242,6 +213,23 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
             message = "lists only ciphers of TLS 1.3, so the older protocols that are on are never used"
     if message is not None:
         resolver.findings.warning(node, "cannot-meet", f"TTLSRule '{rule.name}' {message}", word=1)
+
+
+def _no_resumption(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:
+    settings = rule.verdict.settings
+    if settings is None or settings.revocation is None or not settings.revocation.asks:
+        return
+    if settings.role is HandshakeRole.SERVER:  # asks its clients for nothing
+        return
+    coded = [name for name in _coded(resolver, names) if name in _OF_SESSIONS]
+    if coded:
+        resolver.findings.warning(
+            node,
+            "no-effect",
+            f"TTLSRule '{rule.name}': {', '.join(sorted(coded))} without effect: no session is resumed where "
+            "certificates are asked about, for a resumed handshake brings none",
+            word=1,
+        )
 
 
 def _companions(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:
@@ -311,85 +299,3 @@ def _coded(resolver: Resolver, names: tuple[str | None, ...]) -> dict[str, Value
 
 def _node(resolver: Resolver, rule: Rule) -> Statement:
     return resolver.blocks["TTLSRule"][rule.name].node
-
-
-def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
-    if not ranges:
-        return None
-    return IPv4Address(ranges[0].first) if ranges[0].version == 4 else IPv6Address(ranges[0].first)
-
-
-_Ranges = tuple[AddressRange, ...] | tuple[PortRange, ...]
-
-
-def _ranges_cover(wider: _Ranges, narrower: _Ranges) -> bool:
-    # Ranges are sorted and merged, so each can only be covered by the one that begins last before it.
-    if not wider:
-        return True
-    if not narrower:
-        return False
-    starts = [_start(item) for item in wider]
-    for item in narrower:
-        index = bisect_right(starts, _start(item)) - 1
-        if index < 0 or starts[index][0] != _start(item)[0] or item.last > wider[index].last:
-            return False
-    return True
-
-
-def _ranges_meet(one: _Ranges, other: _Ranges) -> bool:
-    if not one or not other:
-        return True
-    # Walk both in step: whichever range ends first cannot meet anything further on.
-    i = j = 0
-    while i < len(one) and j < len(other):
-        left, right = one[i], other[j]
-        if (kind := _start(left)[0]) == (another := _start(right)[0]):
-            if left.first <= right.last and right.first <= left.last:
-                return True
-            i, j = (i + 1, j) if left.last < right.last else (i, j + 1)
-        else:
-            i, j = (i + 1, j) if kind < another else (i, j + 1)
-    return False
-
-
-def _start(item: AddressRange | PortRange) -> tuple[int, int]:
-    return (item.version if isinstance(item, AddressRange) else 0, item.first)
-
-
-def _pattern_covers(wider: str | None, narrower: str | None) -> bool:
-    if wider is None:
-        return True
-    if narrower is None:
-        return False
-    # A character that occurs in no pattern stands for "any": only a wildcard of the wider one can take it.
-    long_run = _ANY * (len(wider) + 1)
-    return all(wildcard(wider, narrower.replace("?", _ANY).replace("*", run)) for run in ("", long_run))
-
-
-def _patterns_meet(one: str | None, other: str | None) -> bool:
-    if one is None or other is None:
-        return True
-    # Positions in both patterns that can be reached together by some common text.
-    reached = {(0, 0)}
-    waiting = [(0, 0)]
-    while waiting:
-        i, j = waiting.pop()
-        if i == len(one) and j == len(other):
-            return True
-        steps = []
-        left, right = one[i : i + 1], other[j : j + 1]
-        if left == "*":
-            steps.append((i + 1, j))
-            if right and right != "*":
-                steps.append((i, j + 1))
-        if right == "*":
-            steps.append((i, j + 1))
-            if left and left != "*":
-                steps.append((i + 1, j))
-        if left and right and "*" not in (left, right) and (left == right or "?" in (left, right)):
-            steps.append((i + 1, j + 1))
-        for step in steps:
-            if step not in reached:
-                reached.add(step)
-                waiting.append(step)
-    return False

@@ -178,6 +178,9 @@ ZOS_SIGNATURE_PAIRS = (
 ZOS_TLSV1_3_CURVE = 29
 ZOS_TLSV1_3_PAIRS = ("0806", "0805", "0804")
 
+LARGEST_NONCE = 128
+"""Bytes of a nonce that responders have to take (RFC 9654 section 2.1)."""
+
 TLSV1_3_CIPHERS = frozenset({"1301", "1302", "1303"})
 
 # The cipher suites that the TLS library here can negotiate; it has no RC4, DES, 3DES, export, DSS or static DH ones.

@@ -12,11 +12,11 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from attls.model import Conditions, Direction, Owner, TimeCondition, Verdict
+from attls.model import Address, AddressRange, Conditions, Direction, Owner, TimeCondition, Verdict
 from attls.policy import PolicySet, Rule
-from attls.policy.checks import witness
 from attls.policy.language import Value
 from attls.policy.match import Question, addresses_text, ports_text
 from attls.policy.show import as_value
@@ -103,6 +103,23 @@ def describe(conditions: Conditions, direction: Direction) -> str:
     return " ".join(words) if len(words) > 1 else f"all other {words[0]}"
 
 
+def witness(conditions: Conditions, direction: Direction) -> tuple[Question, Owner]:
+    """Return a connection that fits `conditions` and no more: what they do not ask about is not known.
+
+    So a rule that also fits it asks about nothing else, which makes it a candidate for covering `conditions`.
+    """
+    return (
+        Question(
+            direction,
+            _first_address(conditions.local_addresses),
+            conditions.local_ports[0].first if conditions.local_ports else None,
+            _first_address(conditions.remote_addresses),
+            conditions.remote_ports[0].first if conditions.remote_ports else None,
+        ),
+        Owner(user=conditions.user, job=conditions.job),
+    )
+
+
 def _rules_of_both(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direction]]:
     for policy in (new, old):
         for rule in policy.rules:
@@ -123,6 +140,12 @@ def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
         return _Ruling(Verdict(), ())
     rule = policy.rules[found[0]]
     return _Ruling(rule.verdict, rule.conditions.times)
+
+
+def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
+    if not ranges:
+        return None
+    return IPv4Address(ranges[0].first) if ranges[0].version == 4 else IPv6Address(ranges[0].first)
 
 
 # A rule's connections are cut where any other rule begins or ends, so that each piece has one outcome in each policy.

@@ -13,7 +13,7 @@ from attls.policy import language, values
 from attls.policy.language import Kind, Parameter, Value
 
 # Variable → the parameter that means the same.
-_MEANS = {
+MEANS = {
     "GSK_PROTOCOL_SSLV2": "SSLv2",
     "GSK_PROTOCOL_SSLV3": "SSLv3",
     "GSK_PROTOCOL_TLSV1": "TLSv1",
@@ -47,7 +47,32 @@ _MEANS = {
     "GSK_OCSP_URL": "OcspUrl",
     "GSK_OCSP_ENABLE": "OcspAiaEnable",
     "GSK_OCSP_URL_PRIORITY": "OcspUrlPriority",
+    "GSK_OCSP_PROXY_SERVER_NAME": "OcspProxyServerName",
+    "GSK_OCSP_PROXY_SERVER_PORT": "OcspProxyServerPort",
+    "GSK_OCSP_RETRIEVE_VIA_GET": "OcspRetrieveViaGet",
+    "GSK_OCSP_REQUEST_SIGKEYLABEL": "OcspRequestSigkeylabel",
+    "GSK_OCSP_REQUEST_SIGALG": "OcspRequestSigalg",
+    "GSK_OCSP_RESPONSE_SIGALG_PAIRS": "OcspResponseSigAlgPairs",
+    "GSK_OCSP_CLIENT_CACHE_SIZE": "OcspClientCacheSize",
+    "GSK_OCSP_CLIENT_CACHE_ENTRY_MAXSIZE": "OcspCliCacheEntryMaxsize",
+    "GSK_OCSP_NONCE_GENERATION_ENABLE": "OcspNonceGenEnable",
+    "GSK_OCSP_NONCE_CHECK_ENABLE": "OcspNonceCheckEnable",
+    "GSK_OCSP_NONCE_SIZE": "OcspNonceSize",
+    "GSK_OCSP_RESPONSE_TIMEOUT": "OcspResponseTimeout",
+    "GSK_OCSP_MAX_RESPONSE_SIZE": "OcspMaxResponseSize",
+    "GSK_SERVER_OCSP_STAPLING": "OcspServerStapling",
     "GSK_HTTP_CDP_ENABLE": "HttpCdpEnable",
+    "GSK_HTTP_CDP_PROXY_SERVER_NAME": "HttpCdpProxyServerName",
+    "GSK_HTTP_CDP_PROXY_SERVER_PORT": "HttpCdpProxyServerPort",
+    "GSK_HTTP_CDP_RESPONSE_TIMEOUT": "HttpCdpResponseTimeout",
+    "GSK_HTTP_CDP_MAX_RESPONSE_SIZE": "HttpCdpMaxResponseSize",
+    "GSK_HTTP_CDP_CACHE_SIZE": "HttpCdpCacheSize",
+    "GSK_HTTP_CDP_CACHE_ENTRY_MAXSIZE": "HttpCdpCacheEntryMaxsize",
+    "GSK_AIA_CDP_PRIORITY": "AIACDPPriority",
+    "GSK_MAX_SOURCE_REV_EXT_LOC_VALUES": "MaxSrcRevExtLocValues",
+    "GSK_MAX_VALIDATION_REV_EXT_LOC_VALUES": "MaxValidRevExtLocValues",
+    "GSK_REVOCATION_SECURITY_LEVEL": "RevocationSecurityLevel",
+    "GSK_CRL_SIGALG_PAIRS": "CrlSigAlgPairs",
     "GSK_LDAP_SERVER": "GSK_LDAP_SERVER",
     "GSK_LDAP_SERVER_PORT": "GSK_LDAP_SERVER_PORT",
     "GSK_LDAP_USER": "GSK_LDAP_USER",
@@ -73,11 +98,11 @@ def read(path: Path) -> tuple[dict[str, Value], list[str]]:
             continue
         name, equals, value = text.partition("=")
         name, value = name.strip().upper(), value.strip().strip("\"'")
-        if name not in _MEANS or not equals or not value:
+        if name not in MEANS or not equals or not value:
             if name.startswith("GSK_"):
                 problems.append(f"line {number}: {name} is not used on this system")
             continue
-        parameter = rows[_MEANS[name]]
+        parameter = rows[MEANS[name]]
         if parameter.kind is Kind.CHOICE and parameter.choices == language.ON_OFF:
             value = _ON.get(value.upper(), value)
         try:

@@ -11,41 +11,66 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from attls.policy import language
+from attls.policy.rules import Stack
 from attls.policy.text import Findings, Statement, read_file
 
 _DATA_SET = re.compile(r"//'?([^']+)'?")
-_KEEP = frozenset({"flush", "noflush", "purge", "nopurge"})
+_OPTIONS = frozenset({"flush", "noflush", "purge", "nopurge"})
+_LONGEST_INTERVAL = 24 * 60 * 60  # seconds
 _NAME_POLICY = frozenset({"tcpimage", "pepinstance", "commonttlsconfig", "ttlsconfig"})
 
 
-def collect(path: Path, findings: Findings, datasets: Mapping[str, Path]) -> Iterator[list[Statement]]:
-    """Yield the policy statements of every file that `path` leads to, in the order in which they are read."""
-    if path.is_dir():
-        parts = sorted(path.glob("*.policy"), key=lambda part: part.name)
-        if not parts:
-            findings.of_file(str(path), "no-files", f"{path} holds no *.policy files")
-        for part in parts:
-            statements = read_file(part, str(part), findings)
-            if statements is not None:
-                yield _without_agent_lines(statements, findings)
-        return
-    yield from _Agent(findings, datasets).read_main(path)
+Stamp = tuple[int, int, int] | None
 
 
-class _Agent:
-    # Follows the Policy Agent's files, each at most once.
+def stamp(path: Path) -> Stamp:
+    """Return what changes when a file or directory does: inode, size, and modification in nanoseconds."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Reader:
+    """Reads the files of one policy, each at most once, and remembers which they were.
+
+    `files` are those it has read, with their stamps from before, `stack` is what agent lines said about the stack; both
+    are complete when `collect` has come to its end.
+    """
 
     def __init__(self, findings: Findings, datasets: Mapping[str, Path]) -> None:
+        self.files: dict[Path, Stamp] = {}
+        self.stack = Stack()
         self._findings = findings
         self._datasets = {name.upper(): target for name, target in datasets.items()}
         self._seen: set[str] = set()
 
-    def read_main(self, path: Path) -> Iterator[list[Statement]]:
+    def collect(self, path: Path) -> Iterator[list[Statement]]:
+        """Yield the policy statements of every file that `path` leads to, in the order in which they are read."""
+        if not path.is_dir():
+            yield from self._main(path)
+            return
+        self.files[path] = stamp(path)  # a file that comes or goes changes the policy too
+        parts = sorted(path.glob("*.policy"), key=lambda part: part.name)
+        if not parts:
+            self._findings.of_file(str(path), "no-files", f"{path} holds no *.policy files")
+        for part in parts:
+            statements = self._read(part)
+            if statements is not None:
+                yield _without_agent_lines(statements, self._findings)
+
+    def _read(self, path: Path) -> list[Statement] | None:
+        self.files[path] = stamp(path)
+        return read_file(path, str(path), self._findings)
+
+    def _main(self, path: Path) -> Iterator[list[Statement]]:
         self._seen.add(_real(path))
-        statements = read_file(path, str(path), self._findings)
+        statements = self._read(path)
         if statements is None:
             return
         lines, policy = self._sort_out(statements, path)
@@ -77,7 +102,9 @@ class _Agent:
         if not line.words:
             self._findings.error(line, "missing-value", f"{line.keyword} needs the name of a stack")
             return None
-        words = [word for word in line.words[1:2] if word.lower() not in _KEEP and not word.isdigit()]
+        self.stack = replace(self.stack, name=line.words[0])
+        words = [word for word in line.words[1:2] if not _is_option(word)]
+        self._options(line, 1 + len(words), with_seconds=True)
         if not words:
             return None
         target = self._locate(line, words[0], main, word=2)
@@ -104,7 +131,8 @@ class _Agent:
             )
             self._say_data_set(line)
         for line in configured[-1:]:
-            words = [word for word in line.words[:1] if word.lower() not in _KEEP]
+            words = [word for word in line.words[:1] if not _is_option(word)]
+            self._options(line, len(words), with_seconds=False)
             if words:  # without a path only the common file counts
                 yield from self._policy_file(line, words, path)
 
@@ -125,7 +153,28 @@ class _Agent:
             what = "is a directory" if target.is_dir() else "does not exist"
             self._findings.error(line, "missing-file", f"{line.keyword}: the file {target} {what}", word=word)
             return None
-        return read_file(target, str(target), self._findings)
+        return self._read(target)
+
+    def _options(self, line: Statement, first: int, *, with_seconds: bool) -> None:
+        # The words behind a path. What the more specific line says, which is read later, counts.
+        for number, word in enumerate(line.words[first:], first + 1):
+            lower = word.lower()
+            if lower == "noflush":
+                self._findings.warning(
+                    line,
+                    "not-supported",
+                    "NOFLUSH has no effect: what the files no longer say is gone after start and refresh",
+                    word=number,
+                )
+            elif lower in ("purge", "nopurge"):
+                self.stack = replace(self.stack, purge=lower == "purge")
+            elif with_seconds and word.isascii() and word.isdigit():
+                if self._number(line, number, 0, _LONGEST_INTERVAL):
+                    self.stack = replace(self.stack, reread_seconds=int(word))
+            elif lower != "flush":
+                self._findings.warning(
+                    line, "ignored-words", f"{line.keyword}: '{word[:60]}' is no option of it and ignored", word=number
+                )
 
     def _locate(self, line: Statement, text: str, named_in: Path, *, word: int) -> Path | None:
         data_set = _DATA_SET.fullmatch(text)
@@ -154,7 +203,7 @@ class _Agent:
         for line in lines:
             keyword = line.keyword.lower()
             if keyword == "loglevel":
-                self._number(line, 0, 511)
+                self._number(line, 1, 0, 511)
             elif keyword == "policyserver" and _asks_for_ttls(line):
                 self._findings.error(
                     line,
@@ -173,12 +222,18 @@ class _Agent:
             )
         return lines, policy
 
-    def _number(self, line: Statement, low: int, high: int) -> None:
-        word = line.words[0] if line.words else ""
-        if not (word.isascii() and word.isdigit() and len(word) < 10 and low <= int(word) <= high):
+    def _number(self, line: Statement, place: int, low: int, high: int) -> bool:
+        word = line.words[place - 1] if line.words[place - 1 :] else ""
+        good = word.isascii() and word.isdigit() and len(word) < 10 and low <= int(word) <= high
+        if not good:
             self._findings.error(
-                line, "bad-value", f"{line.keyword} '{word[:60]}' is not a number from {low} to {high}", word=1
+                line, "bad-value", f"{line.keyword} '{word[:60]}' is not a number from {low} to {high}", word=place
             )
+        return good
+
+
+def _is_option(word: str) -> bool:
+    return word.lower() in _OPTIONS or word.isdigit()
 
 
 def _real(path: Path) -> str:

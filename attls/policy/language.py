@@ -769,41 +769,76 @@ _GSK = Statement(
             depends=True,
         ),
         _switch("AIACDPPriority", "On", "On: responders named in certificates before list locations.", since="V2R2"),
-        _number("MaxSrcRevExtLocValues", 0, 256, 10, "Locations tried per extension.", since="V2R2"),
-        _number("MaxValidRevExtLocValues", 0, 1024, 100, "Locations tried per validation.", since="V2R2"),
+        _number("MaxSrcRevExtLocValues", 0, 256, 10, "Locations tried per extension; 0 is as 256.", since="V2R2"),
+        _number("MaxValidRevExtLocValues", 0, 1024, 100, "Locations tried per validation; 0 is as 1024.", since="V2R2"),
         _choice(
             "RevocationSecurityLevel",
             ("Low", "Medium", "High"),
             "Medium",
             "What happens when no revocation source answers.",
             since="V2R2",
+            instead="without a source switched on, only certificates are asked about whose ring has a revocation list",
+            depends=True,
         ),
         Parameter(
-            "CrlSigAlgPairs", Kind.PAIRS, "Signature algorithms allowed on revocation lists.", many=True, since="3.1"
+            "CrlSigAlgPairs",
+            Kind.PAIRS,
+            "Signature algorithms allowed on revocation lists; silent, all.",
+            many=True,
+            since="3.1",
         ),
     ),
     inside=("TTLSEnvironmentAction",),
 )
 
+_NO_LDAP = "revocation lists in LDAP directories are not fetched"
+
 _LDAP = Statement(
     "TTLSGskLdapParms",
     "Revocation lists from an LDAP server.",
     (
-        Parameter("GSK_LDAP_SERVER", Kind.TEXT, "Host, or host:port.", many=True),
-        _number("GSK_LDAP_SERVER_PORT", 1, 65535, 389, "Port."),
-        Parameter("GSK_LDAP_USER", Kind.TEXT, "Distinguished name to bind with."),
-        Parameter("GSK_LDAP_USER_PW", Kind.TEXT, "Its password."),
-        _number("GSK_CRL_CACHE_TIMEOUT", 0, 720, 24, "How long lists are kept.", unit="hours"),
-        _choice("GSK_CRL_SECURITY_LEVEL", ("Low", "Medium", "High"), "Medium", "What happens when no list can be had."),
-        _number("CRLCacheSize", -1, 32000, -1, "Lists kept; -1 is no limit."),
-        _number("CRLCacheEntryMaxsize", 0, 2147483647, 0, "Largest list kept; 0 is no limit.", unit="bytes"),
-        _switch("CRLCacheExtended", "Off", "Keep lists by their own expiry."),
-        _switch("CRLCacheTempCRL", "Off", "Remember that a list could not be had."),
-        _number("CRLCacheTempCRLTimeout", 0, 720, 24, "For how long.", unit="hours"),
-        _number("LDAPResponseTimeout", 0, 43200, 15, "How long to wait for an answer.", unit="seconds"),
+        Parameter(
+            "GSK_LDAP_SERVER",
+            Kind.TEXT,
+            "Host, or host:port.",
+            many=True,
+            instead=f"{_NO_LDAP}; where no other source answers, Medium and High refuse. Use HttpCdpEnable, OCSP, or a "
+            "list on the ring (attls cert import-crl)",
+            depends=True,
+        ),
+        _number("GSK_LDAP_SERVER_PORT", 1, 65535, 389, "Port.", instead=_NO_LDAP),
+        Parameter("GSK_LDAP_USER", Kind.TEXT, "Distinguished name to bind with.", instead=_NO_LDAP),
+        Parameter("GSK_LDAP_USER_PW", Kind.TEXT, "Its password.", instead=_NO_LDAP),
+        _number("GSK_CRL_CACHE_TIMEOUT", 0, 720, 24, "How long lists are kept.", unit="hours", instead=_NO_LDAP),
+        _choice(
+            "GSK_CRL_SECURITY_LEVEL",
+            ("Low", "Medium", "High"),
+            "Medium",
+            "What happens when no list can be had.",
+            instead=f"{_NO_LDAP}; RevocationSecurityLevel counts for all sources",
+        ),
+        _number("CRLCacheSize", -1, 32000, -1, "Lists kept; -1 is no limit.", instead=_NO_LDAP),
+        _number(
+            "CRLCacheEntryMaxsize",
+            0,
+            2147483647,
+            0,
+            "Largest list kept; 0 is no limit.",
+            unit="bytes",
+            instead=_NO_LDAP,
+        ),
+        _switch("CRLCacheExtended", "Off", "Keep lists by their own expiry.", instead=_NO_LDAP),
+        _switch("CRLCacheTempCRL", "Off", "Remember that a list could not be had.", instead=_NO_LDAP),
+        _number("CRLCacheTempCRLTimeout", 0, 720, 24, "For how long.", unit="hours", instead=_NO_LDAP),
+        _number(
+            "LDAPResponseTimeout", 0, 43200, 15, "How long to wait for an answer.", unit="seconds", instead=_NO_LDAP
+        ),
     ),
     inside=("TTLSGskAdvancedParms",),
 )
+
+_SIXTY = "0 means 60 seconds, because the peer is waiting meanwhile"
+_LARGEST = "0 means 64 MiB, because what is larger would take the memory of everybody else"
 
 _OCSP = Statement(
     "TTLSGskOcspParms",
@@ -818,7 +853,11 @@ _OCSP = Statement(
         Parameter("OcspRequestSigkeylabel", Kind.LABEL, "Certificate that signs requests.", since="V2R2"),
         Parameter("OcspRequestSigalg", Kind.PAIR, "Signature algorithm of requests.", "0401", since="V2R2"),
         Parameter(
-            "OcspResponseSigAlgPairs", Kind.PAIRS, "Signature algorithms allowed on answers.", many=True, since="3.1"
+            "OcspResponseSigAlgPairs",
+            Kind.PAIRS,
+            "Signature algorithms allowed on answers; silent, all.",
+            many=True,
+            since="3.1",
         ),
         _choice(
             "OcspServerStapling",
@@ -826,16 +865,46 @@ _OCSP = Statement(
             "Off",
             "Staple answers as server.",
             since="V2R3",
-            honoured=("Off",),
-            instead="this system staples no answers; clients ask the responder themselves",
+            honoured=("Off", "EndEntity"),
+            instead="as EndEntity, because the TLS library staples one answer, the one about the server itself",
         ),
         _number("OcspClientCacheSize", 0, 32000, 256, "Answers kept.", since="V2R2"),
         _number("OcspCliCacheEntryMaxsize", 0, 32000, 0, "Answers kept per responder; 0 is no limit.", since="V2R2"),
         _switch("OcspNonceGenEnable", "Off", "Send a nonce.", since="V2R2"),
-        _switch("OcspNonceCheckEnable", "Off", "Insist on the nonce in the answer.", since="V2R2"),
-        _number("OcspNonceSize", 8, 256, 8, "Length of the nonce.", unit="bytes", since="V2R2"),
-        _number("OcspResponseTimeout", 0, 43200, 15, "How long to wait for an answer.", unit="seconds", since="V2R2"),
-        _number("OcspMaxResponseSize", 0, 2147483647, 20480, "Largest answer.", unit="bytes", since="V2R2"),
+        _switch("OcspNonceCheckEnable", "Off", "Insist on the nonce in the answer; sends one, too.", since="V2R2"),
+        _number(
+            "OcspNonceSize",
+            8,
+            256,
+            8,
+            "Length of the nonce.",
+            unit="bytes",
+            since="V2R2",
+            instead="responders need not take longer ones (RFC 9654)",
+            depends=True,
+        ),
+        _number(
+            "OcspResponseTimeout",
+            0,
+            43200,
+            15,
+            "How long to wait for an answer.",
+            unit="seconds",
+            since="V2R2",
+            instead=_SIXTY,
+            depends=True,
+        ),
+        _number(
+            "OcspMaxResponseSize",
+            0,
+            2147483647,
+            20480,
+            "Largest answer.",
+            unit="bytes",
+            since="V2R2",
+            instead=_LARGEST,
+            depends=True,
+        ),
     ),
     inside=("TTLSGskAdvancedParms",),
 )
@@ -847,8 +916,28 @@ _HTTP_CDP = Statement(
         _switch("HttpCdpEnable", "Off", "Fetch them.", since="V2R2"),
         Parameter("HttpCdpProxyServerName", Kind.TEXT, "HTTP proxy.", since="V2R2"),
         _number("HttpCdpProxyServerPort", 1, 65535, 80, "Its port.", since="V2R2"),
-        _number("HttpCdpResponseTimeout", 0, 43200, 15, "How long to wait.", unit="seconds", since="V2R2"),
-        _number("HttpCdpMaxResponseSize", 0, 2147483647, 204800, "Largest list.", unit="bytes", since="V2R2"),
+        _number(
+            "HttpCdpResponseTimeout",
+            0,
+            43200,
+            15,
+            "How long to wait.",
+            unit="seconds",
+            since="V2R2",
+            instead=_SIXTY,
+            depends=True,
+        ),
+        _number(
+            "HttpCdpMaxResponseSize",
+            0,
+            2147483647,
+            204800,
+            "Largest list.",
+            unit="bytes",
+            since="V2R2",
+            instead=_LARGEST,
+            depends=True,
+        ),
         _number("HttpCdpCacheSize", 0, 32000, 32, "Lists kept.", since="V2R2"),
         _number(
             "HttpCdpCacheEntryMaxsize",
@@ -939,10 +1028,19 @@ for _statement in _ALL:
 
 # Lines of a Policy Agent main or image file that matter here, with their form, and those that do not.
 AGENT_LINES: dict[str, tuple[str, str]] = {
-    "tcpimage": ("TcpImage stack [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE] [seconds]", "A stack and its image file."),
+    "tcpimage": (
+        "TcpImage stack [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE] [seconds]",
+        "A stack and its image file. NOPURGE: after an orderly stop, what the policy protects is refused instead of "
+        "left in the clear (`--on-exit` counts more). FLUSH always holds: a start or a refresh puts in force exactly "
+        "what the files say. Every so many seconds the files are looked at, and changed ones put in force; 0 or none "
+        "is never.",
+    ),
     "pepinstance": ("PEPInstance …", "The same as TcpImage."),
     "commonttlsconfig": ("CommonTTLSConfig file", "Policy read before that of the stack."),
-    "ttlsconfig": ("TTLSConfig [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE]", "The AT-TLS policy of the stack."),
+    "ttlsconfig": (
+        "TTLSConfig [file] [FLUSH|NOFLUSH] [PURGE|NOPURGE]",
+        "The AT-TLS policy of the stack; its options count more than those of TcpImage.",
+    ),
     "loglevel": ("LogLevel number", "What the Policy Agent logs; not used here."),
     "codepage": ("Codepage name", "Code page of policy files; files here are UTF-8."),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attls.model import HandshakeRole, Protocol, TlsSettings
+from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.policy import codes
 from attls.policy.language import Value
 
@@ -32,6 +32,7 @@ def limits(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[
         if name in coded:
             yield name, "the list has no effect", not any(pair in _ORDINARY_PAIRS or pair < "05" for pair in pairs)
     yield from _client(settings, coded) if settings.role is HandshakeRole.CLIENT else _server(settings, coded)
+    yield from _revocation(settings.revocation or Revocation(), coded)
 
 
 def _client(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
@@ -68,6 +69,20 @@ def _server(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple
         yield "GSK_V3_SESSION_TIMEOUT", f"sessions end after {ticket} seconds already", False
     if "GSK_SESSION_TICKET_SERVER_TIMEOUT" in coded and 0 < session < ticket:
         yield "GSK_SESSION_TICKET_SERVER_TIMEOUT", f"tickets end after {session} seconds already", False
+
+
+def _revocation(asked: Revocation, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
+    if asked.ldap_servers:
+        others = asked.ocsp_url is not None or asked.ocsp_from_certificate or asked.lists_by_http
+        # Where another source answers, the directory would not have been asked; where none does, only Low goes on.
+        yield "GSK_LDAP_SERVER", "the directory is not asked", not others or asked.level == "Low"
+    if "RevocationSecurityLevel" in coded and asked.level == "High" and not asked.asks:
+        yield "RevocationSecurityLevel", "High asks nobody by itself", False
+    if "OcspNonceSize" in coded and asked.ocsp_nonce_size > codes.LARGEST_NONCE:
+        yield "OcspNonceSize", f"{codes.LARGEST_NONCE} bytes are sent", False
+    for name in ("OcspResponseTimeout", "OcspMaxResponseSize", "HttpCdpResponseTimeout", "HttpCdpMaxResponseSize"):
+        if coded.get(name) == 0:
+            yield name, "there is a limit all the same", False
 
 
 def _list(names: list[str]) -> str:

@@ -7,7 +7,7 @@ values it accepts, the others under "whatever": so a look-up follows two branche
 really checks are the handful that could fit. A property test holds the two against each other.
 
 Why not one table per port: policies in use pin a port in some rules, an address in others, a job in the rest, and
-have wide ranges everywhere. Which fact a node looks at is chosen so that the fullest value it can meet is least full.
+have wide ranges everywhere. Which fact a node looks at is chosen so that the values it can meet are least full.
 """
 
 from __future__ import annotations
@@ -293,8 +293,8 @@ class Matcher:
             for direction in Direction
         }
 
-    def find(self, question: Question, owner: Owner, now: datetime) -> int | None:
-        """Return the index of the first rule whose conditions all hold at `now`, or None."""
+    def find(self, question: Question, owner: Owner, now: datetime | None) -> int | None:
+        """Return the index of the first rule whose conditions all hold at `now` (None: at any time), or None."""
         known = _known(question, owner)
         best = len(self._facts)
         waiting = self._start(question)
@@ -354,7 +354,7 @@ class Matcher:
             return None
         if len(indices) <= _LEAF:
             return _Leaf(indices)
-        best: tuple[int, str] | None = None
+        best: tuple[float, str] | None = None
         for fact in facts:
             cost = self._cost(indices, fact)
             if cost < len(indices) and (best is None or cost < best[0]):
@@ -367,9 +367,10 @@ class Matcher:
             return self._build_words(indices, fact, remaining)
         return self._build_line(indices, fact, remaining)
 
-    def _cost(self, indices: list[int], fact: str) -> int:
-        # How many rules a look-up would still meet after splitting by `fact`, at worst: those that do not ask about
-        # it, and those that accept the value which most of them accept.
+    def _cost(self, indices: list[int], fact: str) -> float:
+        # How many rules a look-up would still meet after splitting by `fact`: those that do not ask about it, and
+        # those that accept the value which most of them accept. On a line that is halved with how many accept a
+        # value on average, for ranges that all lie inside each other have a place that nothing separates.
         rest = 0
         if fact in _WORDS:
             crowds: dict[str, int] = {}
@@ -391,11 +392,12 @@ class Matcher:
                     edges.append((first, 1))
                     edges.append((last + 1, -1))
         edges.sort()
-        depth = deepest = 0
+        depth = deepest = total = 0
         for _, step in edges:
             depth += step
             deepest = max(deepest, depth)
-        return rest + deepest
+            total += depth
+        return rest + (deepest + total / (len(edges) or 1)) / 2
 
     def _build_words(self, indices: list[int], fact: str, remaining: tuple[str, ...]) -> _Node:
         exact: dict[str, list[int]] = {}

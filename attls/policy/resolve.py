@@ -59,28 +59,6 @@ _CODES = (Kind.V2_CIPHERS, Kind.CIPHERS, Kind.CIPHERS_4, Kind.GROUPS, Kind.CLIEN
 
 _EXTENDED_MASTER_SECRET = {"Off": Demand.OFF, "On": Demand.OPTIONAL, "Required": Demand.REQUIRED}
 
-# Revocation settings that few implementations look at: kept by name, so that nothing the policy says is lost.
-_REVOCATION_EXTRAS = (
-    "MaxSrcRevExtLocValues",
-    "MaxValidRevExtLocValues",
-    "CrlSigAlgPairs",
-    "OcspResponseSigAlgPairs",
-    "OcspRequestSigkeylabel",
-    "OcspRequestSigalg",
-    "OcspServerStapling",
-    "OcspClientCacheSize",
-    "OcspCliCacheEntryMaxsize",
-    "HttpCdpCacheSize",
-    "HttpCdpCacheEntryMaxsize",
-    "GSK_CRL_CACHE_TIMEOUT",
-    "GSK_CRL_SECURITY_LEVEL",
-    "CRLCacheSize",
-    "CRLCacheEntryMaxsize",
-    "CRLCacheExtended",
-    "CRLCacheTempCRL",
-    "CRLCacheTempCRLTimeout",
-)
-
 ACTIONS = ("TTLSGroupAction", "TTLSEnvironmentAction", "TTLSConnectionAction")
 
 
@@ -533,12 +511,15 @@ class Resolver:
                 coded.update(self.coded(kind, name))
         for parameter, what, refused in limits(settings, coded):
             line = next(filter(None, (self._line_of(parameter, *pair) for pair in _innermost_first(names))), None)
+            keyword = line.keyword if line is not None else parameter
+            if line is None and refused and names[0] is not None:
+                line = self._line_of("Envfile", ACTIONS[0], names[0])
             if line is None or (line, parameter) in self._limited:
                 continue  # from a file of environment variables, or said already
             self._limited.add((line, parameter))
             instead = language.PARAMETERS[parameter].instead
             report = self.findings.error if refused else self.findings.warning
-            report(line, "not-supported", f"{line.keyword}: {what}; {instead}")
+            report(line, "not-supported", f"{keyword}: {what}; {instead}")
 
     def _line_of(self, parameter: str, statement: str, name: str) -> Statement | None:
         # The line of an action, or of a block in it, that says `parameter`.
@@ -755,7 +736,6 @@ def settings_of(effective: dict[str, Value]) -> TlsSettings:
 
 
 def _revocation(effective: dict[str, Value]) -> Revocation | None:
-    # None unless some source is to be asked: then nothing needs to be fetched, cached or feared.
     def text(name: str) -> str | None:
         return str(effective[name]) if name in effective else None
 
@@ -765,16 +745,11 @@ def _revocation(effective: dict[str, Value]) -> Revocation | None:
     def on(name: str) -> bool:
         return effective.get(name) == "On"
 
-    servers = effective.get("GSK_LDAP_SERVER", ())
-    ldap_servers = tuple(str(server) for server in servers) if isinstance(servers, tuple) else ()
-    if not ("OcspUrl" in effective or on("OcspAiaEnable") or on("HttpCdpEnable") or ldap_servers):
-        return None
-    extras = []
-    for name in _REVOCATION_EXTRAS:
-        if name in effective:
-            value = effective[name]
-            extras.append((name, " ".join(map(str, value)) if isinstance(value, tuple) else str(value)))
-    return Revocation(
+    def words(name: str) -> tuple[str, ...]:
+        value = effective.get(name, ())
+        return tuple(map(str, value)) if isinstance(value, tuple) else ()
+
+    found = Revocation(
         ocsp_url=text("OcspUrl"),
         ocsp_from_certificate=on("OcspAiaEnable"),
         ocsp_url_first=on("OcspUrlPriority"),
@@ -786,20 +761,28 @@ def _revocation(effective: dict[str, Value]) -> Revocation | None:
         ocsp_nonce_size=number("OcspNonceSize"),
         ocsp_timeout=number("OcspResponseTimeout"),
         ocsp_maximum_size=number("OcspMaxResponseSize"),
+        ocsp_signer=text("OcspRequestSigkeylabel"),
+        ocsp_signer_algorithm=str(effective["OcspRequestSigalg"]),
+        ocsp_algorithms=words("OcspResponseSigAlgPairs"),
+        ocsp_cache_size=number("OcspClientCacheSize"),
+        ocsp_cache_size_each=number("OcspCliCacheEntryMaxsize"),
+        staples=effective["OcspServerStapling"] != "Off",
         lists_by_http=on("HttpCdpEnable"),
         http_proxy=text("HttpCdpProxyServerName"),
         http_proxy_port=number("HttpCdpProxyServerPort"),
         http_timeout=number("HttpCdpResponseTimeout"),
         http_maximum_size=number("HttpCdpMaxResponseSize"),
-        ldap_servers=ldap_servers,
+        list_algorithms=words("CrlSigAlgPairs"),
+        list_cache_size=number("HttpCdpCacheSize"),
+        list_cache_largest=number("HttpCdpCacheEntryMaxsize"),
+        ldap_servers=words("GSK_LDAP_SERVER"),
         ldap_port=number("GSK_LDAP_SERVER_PORT"),
-        ldap_user=text("GSK_LDAP_USER"),
-        ldap_password=text("GSK_LDAP_USER_PW"),
-        ldap_timeout=number("LDAPResponseTimeout"),
         ocsp_first=on("AIACDPPriority"),
+        places_each=number("MaxSrcRevExtLocValues"),
+        places_in_all=number("MaxValidRevExtLocValues"),
         level=str(effective["RevocationSecurityLevel"]),
-        extras=tuple(extras),
     )
+    return None if found == Revocation() else found
 
 
 def _pairs(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:

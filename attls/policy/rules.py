@@ -32,3 +32,16 @@ class Action:
     statement: str
     name: str
     coded: dict[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What Policy Agent files say about a stack besides its policy.
+
+    `purge` tells what an orderly end does with the policy: True removes it, False leaves it, None says nothing.
+    `reread_seconds` is how often the files are looked at for changes, 0 for never.
+    """
+
+    name: str | None = None
+    purge: bool | None = None
+    reread_seconds: int = 0

@@ -7,6 +7,7 @@ and people who know the original report find the same labels in the same order; 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 
 from attls.model import AddressRange, Conditions, Defaults, Direction, PortRange, TimeCondition
@@ -160,8 +161,20 @@ def conditions_json(conditions: Conditions) -> dict[str, object]:
     }
 
 
-def rule_lines(rule: Rule, actions: list[Action], defaults: Defaults) -> Iterator[str]:
-    """Write one rule and its actions (group, environment, connection) the way `pasearch -t` does."""
+def heading_lines(product: str, image: str, changed: datetime, now: datetime) -> Iterator[str]:
+    """Write what a report begins with: who made it, for which stack, when, and the instance of the policy."""
+    yield f"{'TCP/IP pasearch ' + product:<42}Image Name: {image}"
+    yield _two("  ", "Date:", f"{now:%m/%d/%Y}", "Time:", f"{now:%H:%M:%S}")
+    yield _at("  ", "TTLS Instance Id:", str(int(changed.timestamp())), 24)
+
+
+def rule_lines(
+    rule: Rule, actions: list[Action], defaults: Defaults, *, changed: datetime, utc_offset: timedelta
+) -> Iterator[str]:
+    """Write one rule and its actions (group, environment, connection) the way `pasearch -t` does.
+
+    `changed` is when the text was last changed, `utc_offset` what local time is ahead of UTC.
+    """
     yield _at("", "policyRule:", rule.name, 24)
     yield _at("  ", "Rule Type:", "TTLS", 24)
     yield _two("  ", "Version:", "3", "Status:", "Active")
@@ -173,16 +186,17 @@ def rule_lines(rule: Rule, actions: list[Action], defaults: Defaults) -> Iterato
         yield _at("   ", "ActionType:", f"TTLS {_SCOPES[action.statement]}", 24)
         yield _at("   ", "Action Sequence:", "0", 24)
     for condition in rule.conditions.times or (TimeCondition(),):
-        yield from _time_lines(condition)
+        yield from _time_lines(condition, utc_offset)
     yield from _condition_lines(rule.conditions)
+    yield from _changed_lines("  ", changed)
     for level, action in enumerate(actions, 1):
         yield ""
         # Each action shows what holds at its level: what a connection action overrides still stands in the environment.
-        yield from action_lines(action, combine([above.coded for above in actions[:level]], defaults))
+        yield from action_lines(action, combine([above.coded for above in actions[:level]], defaults), changed=changed)
 
 
-def action_lines(action: Action, effective: dict[str, Value]) -> Iterator[str]:
-    """Write one action; `effective` are the parameters that hold at its level."""
+def action_lines(action: Action, effective: dict[str, Value], *, changed: datetime) -> Iterator[str]:
+    """Write one action; `effective` are the parameters that hold at its level, `changed` is as for a rule."""
     yield _at("  ", "TTLS Action:", action.name, 32)
     for label, value in (("Version:", "3"), ("Status:", "Active"), ("Scope:", _SCOPES[action.statement])):
         yield _at("    ", label, value, 32)
@@ -205,6 +219,7 @@ def action_lines(action: Action, effective: dict[str, Value]) -> Iterator[str]:
             yield f"{indent[:-1]}{block}:"
         yield from lines
     yield from last
+    yield from _changed_lines("    ", changed)
 
 
 def _always(statement: str, parameter: Parameter) -> bool:
@@ -249,7 +264,13 @@ def _parameter_lines(indent: str, parameter: Parameter, value: Value) -> Iterato
             yield f"{indent} {item}  {names[item]}" if names else f"{indent} {item}"
 
 
-def _time_lines(condition: TimeCondition) -> Iterator[str]:
+def _changed_lines(indent: str, changed: datetime) -> Iterator[str]:
+    # Policy lives in files here, which remember only their last change.
+    yield f"{indent}Policy created: {changed.ctime()}"
+    yield f"{indent}Policy updated: {changed.ctime()}"
+
+
+def _time_lines(condition: TimeCondition, utc_offset: timedelta) -> Iterator[str]:
     yield "  Time Periods:"
     yield "   Day of Month Mask:"
     yield _at("   ", "First to Last:", _mask(condition.days_from_first), 24)
@@ -260,6 +281,8 @@ def _time_lines(condition: TimeCondition) -> Iterator[str]:
     yield _at("   ", "End Date Time:", f"{condition.ends:%Y-%m-%d %H:%M:%S}" if condition.ends else "None", 24)
     for start, end in condition.daily:
         yield _two("   ", "Fr TimeOfDay:", _clock(start), "To TimeOfDay:", _clock(end))
+        utc = [_clock((minutes - utc_offset // timedelta(minutes=1)) % (24 * 60)) for minutes in (start, end)]
+        yield _two("   ", "Fr TimeOfDay UTC:", utc[0], "To TimeOfDay UTC:", utc[1])
     yield _at("   ", "TimeZone:", "Local", 24)
 
 

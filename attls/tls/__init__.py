@@ -11,6 +11,7 @@ from attls.tls.ciphers import identify
 from attls.tls.environment import Environment
 from attls.tls.hello import looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
+from attls.tls.stapling import Staples
 from attls.tls.verification import RefusedError
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Question",
     "RefusedError",
     "Reply",
+    "Staples",
     "SysCallError",
     "WantReadError",
     "ZeroReturnError",

@@ -13,6 +13,7 @@ certificate stands for is looked up each time, in the map that counts now.
 from __future__ import annotations
 
 import hashlib
+import logging
 import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from OpenSSL import SSL, crypto
 from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Identity, Keyring, UserMap
-from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol, TlsSettings
+from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.tls import ciphers, groups, hello, names, reasons, verification
 from attls.tls.engine import (
     MISSING_EXTENSION,
@@ -36,6 +37,7 @@ from attls.tls.engine import (
     RefusingEngine,
 )
 from attls.tls.inquiry import Inquiries, Inquiry
+from attls.tls.stapling import Staples
 from attls.tls.verification import Peer
 
 _VERSIONS = {
@@ -58,6 +60,7 @@ _OLD_PROTOCOLS = {Protocol.SSLV3, Protocol.TLSV1, Protocol.TLSV1_1}
 _NO_EXTENDED_MASTER_SECRET = 0x1  # SSL_OP_NO_EXTENDED_MASTER_SECRET, an option pyOpenSSL has no name for
 _WARNED_OF_NAME = 0x100 | UNRECOGNIZED_NAME  # alert level "warning" and its number, as info callbacks get them
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: an intermediate CA on the ring is an anchor, as on z/OS
+_log = logging.getLogger("attls.stapling")
 
 
 class Environment:
@@ -81,7 +84,9 @@ class Environment:
             and settings.client_auth is not ClientAuthType.PASS_THRU
         )
         verifies = settings.role is HandshakeRole.CLIENT or self.knows_users
-        self._inquiries = Inquiries(settings.revocation) if settings.revocation is not None and verifies else None
+        revocation = settings.revocation or Revocation()
+        asks = verifies and (revocation.asks or bool(keyring.lists))
+        self._inquiries = self._ready_to_ask(revocation) if asks else None
         self._has_mode = settings.certificate_validation != "Any"  # what Any asks for, OpenSSL has checked
         self._keeps_chain = self._has_mode or self._inquiries is not None
         # A resumed handshake brings no chain that could be asked about, so where revocation counts there is none.
@@ -90,6 +95,8 @@ class Environment:
         self._usable: frozenset[Protocol] = frozenset()
         self._server_name = _on_the_wire(settings.sni_names[0]) if settings.sni_names and not self.is_server else b""
         self._labels = dict(settings.server_sni) if self.is_server else {}
+        # What a server says of its own certificates; whoever has a network renews it while this environment serves.
+        self.staples = self._ready_to_staple(revocation) if self.is_server and revocation.staples else None
         self._offered_curve, self._judges_group = groups.of_client(settings.client_curves)
         self._listens = self.is_server and (
             settings.server_sni_demand is not Demand.OFF
@@ -278,6 +285,8 @@ class Environment:
             context.set_tlsext_servername_callback(_confirm)
         if settings.sni_match_required and not self.is_server:
             context.set_info_callback(_note_unknown_name)
+        if self.staples is not None:
+            context.set_ocsp_server_callback(self._staple)
         return context
 
     # What is asked of the peer beyond what OpenSSL looks at
@@ -345,6 +354,33 @@ class Environment:
             and not hello.resumes(flight)
         ):
             raise Refusal(errors.UNCONFIRMED_NAME)
+
+    # Revocation
+
+    def _ready_to_ask(self, revocation: Revocation) -> Inquiries:
+        signer = revocation.ocsp_signer
+        identity = self.keyring.identity(signer) if signer is not None else None
+        return Inquiries(revocation, lists=self.keyring.lists, identity=identity)
+
+    def _ready_to_staple(self, revocation: Revocation) -> Staples | None:
+        labels: list[str | None] = [*self._labels.values()]
+        ours = [*self._identities(), *(self.keyring.identity(label) for label in labels)]
+        issuers = {one.certificate: self.keyring.issuer(one.certificate) for one in ours}
+        known = {certificate: issuer for certificate, issuer in issuers.items() if issuer is not None}
+        for one in ours:
+            if one.certificate not in known:
+                _log.warning(
+                    "nothing can be stapled for '%s' of %s: connect the authority that signed it to the ring",
+                    one.label,
+                    self.keyring.name,
+                )
+        return Staples(self.keyring.name, known, self._ready_to_ask(revocation)) if known else None
+
+    def _staple(self, engine: SSL.Connection, _: object) -> bytes:
+        certificate = engine.get_certificate(as_cryptography=True)
+        if self.staples is None or certificate is None:
+            return b""
+        return self.staples.of(certificate.public_bytes(Encoding.DER))
 
     # Building a context
 

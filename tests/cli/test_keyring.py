@@ -15,11 +15,16 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
-from attls.cli.keyring import COMMANDS
+from attls.cli import main
 from attls.keyring import Store, certificates
 
 HOUSE = Path(__file__).resolve().parent.parent.parent
 Attls = Callable[..., Result]
+COMMANDS = [
+    command
+    for name in ("cert", "keyring", "map", "racdcert")
+    if (command := main.get_command(click.Context(main), name)) is not None
+]
 
 
 @pytest.fixture
@@ -27,10 +32,9 @@ def attls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attls:
     """Run one attls command on a store of its own; an exit code other than the expected one fails the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ATTLS_KEYRINGS", raising=False)
-    group = click.Group("attls", commands=list(COMMANDS))
 
     def run(line: str, *, code: int = 0, given: str | bytes | None = None) -> Result:
-        result = CliRunner().invoke(group, shlex.split(line), input=given)
+        result = CliRunner().invoke(main, shlex.split(line), input=given)
         assert code == result.exit_code, (line, result.output, result.exception)
         return result
 
@@ -408,5 +412,41 @@ def test_a_file_is_looked_at_without_importing_it(demo: Attls) -> None:
 def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expected: list[str]) -> None:
     """Labels, owners, authorities and rings; where nothing fits there is silence."""
     *before, last = words.split()
-    completer = ShellComplete(click.Group("attls", commands=list(COMMANDS)), {}, "attls", "_ATTLS_COMPLETE")
+    completer = ShellComplete(main, {}, "attls", "_ATTLS_COMPLETE")
     assert [item.value for item in completer.get_completions(before, last)] == expected
+
+
+def test_revocation_lists_at_the_command_line(demo: Attls) -> None:
+    """Import for whom they fit, list with dates and rings, let go; the same import under `keyring`, too."""
+    demo("cert revoke --label server")
+    demo("cert crl --label 'Demo CA' --out ca.crl")
+    assert "no revocation list is kept" in demo("cert list-crls").output
+    said = demo("cert import-crl ca.crl").output
+    assert "imported the list of 'Demo CA' of CERTAUTH: 1 revoked certificate, good until" in said
+    (one,) = document(demo("keyring import-crl ca.crl --json"))
+    assert ("Demo CA", 1, False, ["DEMO/SERVER"]) == (one["label"], one["revoked"], one["out_of_date"], one["rings"])
+    assert [one] == document(demo("cert list-crls --json"))
+    assert "DEMO/SERVER" in demo("cert list-crls").output
+    demo("cert delete-crl --label 'Demo CA'")
+    assert [] == document(demo("cert list-crls --json"))
+    demo("cert delete-crl --label 'Demo CA'", code=3)
+    demo("cert import-crl ca.crl --label server", code=3)
+    demo("cert export --owner DEMO --label server --out server.pem")
+    assert "no revocation list in server.pem" in demo("cert import-crl server.pem", code=3).output
+    assert "attls cert import-crl" in demo("cert import --owner DEMO --label x ca.crl", code=3).output
+
+
+def test_a_bundle_brings_its_lists_along(demo: Attls) -> None:
+    """An import takes in the lists in the same file, and says what it leaves out."""
+    demo("cert crl --label 'Demo CA' --out ca.crl")
+    demo("cert export --owner CERTAUTH --label 'Demo CA' --out ca.pem")
+    Path("bundle.pem").write_bytes(Path("ca.pem").read_bytes() + Path("ca.crl").read_bytes())
+    demo("cert delete --owner CERTAUTH --label 'Demo CA'")
+    said = demo("cert import --owner CERTAUTH --label 'Demo CA' bundle.pem").output
+    assert "also added the revocation list of 'Demo CA' of CERTAUTH" in said
+    demo("cert create-ca --label other --cn other")
+    demo("cert crl --label other --out other.crl")
+    Path("bundle.pem").write_bytes(Path("ca.pem").read_bytes() + Path("other.crl").read_bytes())
+    demo("cert delete --owner CERTAUTH --label other")
+    said = demo("cert import --owner CERTAUTH --label 'Demo CA' bundle.pem").output
+    assert "left out a revocation list" in said

@@ -159,12 +159,31 @@ def test_check_looks_for_rings(run: Run, tmp_path: Path, good: Path) -> None:
     assert ["expires-soon"] == [finding["code"] for finding in json.loads(result.stdout)["diagnostics"]]
 
 
+def test_check_sees_that_a_key_fits_no_cipher(run: Run, tmp_path: Path, good: Path) -> None:
+    """An ECDSA key with nothing but RSA suites agrees with nobody; one suite for it, or TLS 1.3, is enough."""
+    rings = tmp_path / "rings"
+    for words in (
+        "cert create-ca --label CA --cn CA",
+        "cert issue --owner WEB --label W --cn web --sign-with CA --days 90 --key-type ecdsa-p256",
+        "keyring create WEB/RING",
+        "keyring connect WEB/RING --owner WEB --label W --default",
+    ):
+        assert 0 == CliRunner().invoke(main, [*words.split(), "--keyrings", str(rings)]).exit_code
+    text = good.read_text()
+    for ciphers, expected in (("C030009D", ["cannot-meet"]), ("C030C02C", []), ("C0301301", [])):
+        parms = f"  TTLSCipherParms\n  {{\n    V3CipherSuites4Char {ciphers}\n  }}\n"
+        good.write_text(text.replace("  HandshakeRole Server\n", f"  HandshakeRole Server\n{parms}"))
+        found = json.loads(run("check", good, "--keyrings", rings, "--json").stdout)["diagnostics"]
+        fits = [finding["code"] for finding in found if "works with the key" in finding["message"]]
+        assert (ciphers, expected) == (ciphers, fits)
+
+
 def test_show_everything_and_one_thing(run: Run, good: Path) -> None:
     """Rules are reported in search order; a name picks a rule or an action; a wrong one is answered with no."""
     everything = run("show", good).stdout
     assert everything.index("policyRule:             web") < everything.index("policyRule:             late")
     assert "policyRule:             late" not in run("show", good, "web").stdout
-    assert run("show", good, "server").stdout.startswith("  TTLS Action:                  server\n")
+    assert "\n\n  TTLS Action:                  server\n" in run("show", good, "server").stdout
     wrong = run("show", good, "nothing")
     assert 1 == wrong.exit_code
     assert "no rule and no action named 'nothing'" in wrong.stderr

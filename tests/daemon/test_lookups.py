@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Generator
+from typing import cast
 
 import pytest
 import trio
+import trio.testing
 
 from attls import errors
-from attls.daemon.lookups import Lookups
+from attls.daemon.lookups import MOST_AT_ONCE, MOST_OF_ONE_SERVER, Lookups
 from attls.errors import Reason
 from attls.keyring.revocation import Answer, Standing
-from attls.tls import Question, RefusedError, Reply
+from attls.tls import Question, RefusedError, Reply, Staples
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -125,6 +127,63 @@ async def test_equal_questions_are_asked_once() -> None:
             for _ in range(100):
                 nursery.start_soon(one, lookups)
     assert (1, [b"hello"] * 100) == (len(server.requests), replies)
+
+
+async def test_a_slow_server_holds_up_those_who_ask_there(nursery: trio.Nursery) -> None:
+    """However many wait for one server, another one answers at once; and the wait for a turn counts as waiting."""
+    slow, quick = Server(None), Server(OK)
+    lookups = Lookups(mark=None)
+    late: list[Reply] = []
+
+    async def wait(number: int) -> None:
+        late.append(await lookups.fetch(Question(f"{slow.url}?{number}", 3, 100)))
+
+    async with serving(slow), serving(quick):
+        for number in range(MOST_AT_ONCE + MOST_OF_ONE_SERVER):
+            nursery.start_soon(wait, number)
+        with trio.fail_after(10):
+            while len(slow.requests) < MOST_OF_ONE_SERVER:
+                await trio.sleep(0.01)
+            assert b"hello" == await lookups.fetch(Question(quick.url, 3, 100))
+            assert [] == late
+            while len(late) < MOST_AT_ONCE + MOST_OF_ONE_SERVER:
+                await trio.sleep(0.01)
+    assert MOST_OF_ONE_SERVER == len(slow.requests)
+    assert {Standing.UNREACHABLE} == {one.standing for one in late if isinstance(one, Answer)}
+
+
+class Kept:
+    """Stands for the answers of one environment: due at once, then not for an hour."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.replies: list[Reply] = []
+        self.renewed = trio.Event()
+
+    def due_in(self) -> float:
+        return 3600.0 if self.replies else 0.0
+
+    def renewal(self) -> Generator[Question, Reply, None]:
+        self.replies.append((yield Question(self.url, 5, 100)))
+        self.renewed.set()
+
+
+async def test_answers_to_staple_are_kept_fresh_while_wanted(nursery: trio.Nursery) -> None:
+    """Each is renewed when due as long as it is among the wanted; who is no more is left alone."""
+    server = Server(OK)
+    lookups = Lookups(mark=None)
+    await nursery.start(lookups.run)
+    async with serving(server):
+        first, second = Kept(server.url), Kept(server.url)
+        for wanted in ([first], [first, second], [second], []):
+            lookups.keep(cast("list[Staples]", wanted))
+            for one in wanted:
+                with trio.fail_after(5):
+                    await one.renewed.wait()
+        first.replies.clear()  # due again, and nobody asks
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert ([], [b"hello"]) == (first.replies, second.replies)
+        assert 2 == len(server.requests)
 
 
 async def test_an_inquiry_ends_in_one_call(nursery: trio.Nursery) -> None:

@@ -8,7 +8,8 @@ import pytest
 from attls.errors import KeyringError
 from attls.keyring import Usage
 from attls.keyring.grants import Access
-from attls.keyring.store import Connection, Settings
+from attls.keyring.store import Connection
+from attls.keyring.tables import Settings
 
 from .workshop import Workshop
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from attls.errors import KeyringError
 from attls.keyring import Trust, Way, certificates, mapping, names
 from attls.keyring.mapping import Criterion, MapFilter, NameFilter, UserMap
-from attls.keyring.store import Settings, StoredCertificate
+from attls.keyring.store import StoredCertificate
+from attls.keyring.tables import Settings
 
 from .workshop import NOW, Workshop
 

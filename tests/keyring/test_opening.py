@@ -8,7 +8,7 @@ import pytest
 
 from attls.errors import KeyringError
 from attls.keyring import Store, Usage, certificates, opening, operations
-from attls.keyring.store import Settings
+from attls.keyring.tables import Settings
 
 from .workshop import Workshop
 

@@ -18,6 +18,7 @@ from attls.keyring.certificates import Profile, Signer, build, generate_key, sub
 from attls.keyring.revocation import (
     Answer,
     Cache,
+    HeldList,
     Level,
     Revocation,
     Standing,
@@ -64,7 +65,7 @@ def crl(*revoked: Revocation, signer: Signer = ROOT, now: datetime.datetime = NO
 
 
 def judged(found: x509.CertificateRevocationList, *, now: datetime.datetime = NOW) -> Answer:
-    return judge_crl(LEAF.certificate, ROOT.certificate, found, now=now)
+    return judge_crl(LEAF.certificate, ROOT.certificate, HeldList(found), now=now)
 
 
 def test_sources_are_read_from_the_certificate() -> None:
@@ -98,6 +99,40 @@ def test_a_crl_that_cannot_be_believed_is_doubtful(
     answer = judged(found, now=now)
     assert answer.standing is Standing.UNKNOWN
     assert word in answer.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "standing"),
+    [
+        (x509.ReasonFlags.key_compromise, Standing.REVOKED),
+        (x509.ReasonFlags.unspecified, Standing.REVOKED),
+        (x509.ReasonFlags.certificate_hold, Standing.UNKNOWN),
+    ],
+)
+def test_once_revoked_stays_revoked(reason: x509.ReasonFlags, standing: Standing) -> None:
+    """A list that is out of date still counts for whom it lists, except for a hold, which may be over by now."""
+    answer = judged(crl(Revocation(SERIAL, NOW - DAY, reason)), now=NOW + 2 * DAY)
+    assert (standing, None) == (answer.standing, answer.until)
+
+
+def test_a_list_is_verified_once_for_each_key() -> None:
+    """What was found about one authority says nothing of another one of the same name."""
+    held = HeldList(crl())
+    for _ in range(2):
+        assert [True, False] == [held.is_genuine(one.certificate) for one in (ROOT, OTHER)]
+        assert Standing.GOOD is judge_crl(LEAF.certificate, ROOT.certificate, held, now=NOW).standing
+
+
+def test_signatures_of_kinds_that_the_policy_does_not_list_are_doubtful() -> None:
+    """A list or an answer signed otherwise than CrlSigAlgPairs or OcspResponseSigAlgPairs say counts for nothing."""
+    for algorithms, standing in (
+        (("0403",), Standing.GOOD),
+        (("0401", "0403"), Standing.GOOD),
+        (("0401",), Standing.UNKNOWN),
+    ):
+        found = judge_crl(LEAF.certificate, ROOT.certificate, HeldList(crl()), now=NOW, algorithms=algorithms)
+        assert standing is found.standing
+        assert standing is judge(respond(ask()), algorithms=algorithms).standing
 
 
 def scoped(extension: x509.ExtensionType, *, critical: bool = True) -> x509.CertificateRevocationList:
@@ -148,7 +183,7 @@ def test_a_crl_signer_needs_the_usage() -> None:
     )  # fmt: skip
     signer = Signer(made, key)
     leaf = make("leaf", signer, profile=Profile(subject=subject_name("l"), days=1))
-    answer = judge_crl(leaf.certificate, made, crl(signer=signer), now=NOW)
+    answer = judge_crl(leaf.certificate, made, HeldList(crl(signer=signer)), now=NOW)
     assert "key usage" in answer.reason
 
 
@@ -284,25 +319,33 @@ def test_the_three_levels(answers: tuple[Answer, ...], low: int, medium: int, hi
 
 
 def test_the_cache_remembers_definite_answers_until_they_end() -> None:
-    """Least recently used first out, doubtful ones not at all, never longer than allowed."""
+    """Least recently used first out, doubtful ones not at all."""
     cache = Cache(2)
     ends = Answer(Standing.GOOD, "", NOW + DAY)
-    for key in "ab":
-        cache.put(key, ends, NOW)
-    assert cache.get("a", NOW) == ends
-    cache.put("c", ends, NOW)
-    assert [cache.get(key, NOW) for key in "abc"] == [ends, None, ends]
-    assert cache.get("a", NOW + DAY) is None
-    cache.put("d", Answer(Standing.UNKNOWN, "", NOW + DAY), NOW)
-    cache.put("e", GOOD, NOW)
-    assert [cache.get(key, NOW) for key in "de"] == [None, None]
-    short = Cache(2, longest=60)
-    short.put("a", ends, NOW)
-    assert short.get("a", NOW + datetime.timedelta(seconds=59)) == ends
-    assert short.get("a", NOW + datetime.timedelta(seconds=61)) is None
+    for about in "ab":
+        cache.put("here", about, ends)
+    assert cache.get("here", "a", NOW) == ends
+    cache.put("here", "c", ends)
+    assert [ends, None, ends] == [cache.get("here", about, NOW) for about in "abc"]
+    assert cache.get("here", "a", NOW + DAY) is None
+    cache.put("here", "d", Answer(Standing.UNKNOWN, "", NOW + DAY))
+    cache.put("here", "e", GOOD)
+    assert [None, None] == [cache.get("here", about, NOW) for about in "de"]
+
+
+def test_the_cache_is_shared_fairly() -> None:
+    """No source has more than its share, however many it fills; a size of 0 remembers nothing."""
+    ends = Answer(Standing.GOOD, "", NOW + DAY)
+    cache = Cache(5, each=2)
+    cache.put("rare", 0, ends)
+    for about in range(100):
+        cache.put("busy", about, ends)
+        cache.put("busy", about, ends)
+    assert [0] == [about for about in range(100) if cache.get("rare", about, NOW)]
+    assert [98, 99] == [about for about in range(100) if cache.get("busy", about, NOW)]
     none = Cache(0)
-    none.put("a", ends, NOW)
-    assert len(none) == 0
+    none.put("here", "a", ends)
+    assert none.get("here", "a", NOW) is None
 
 
 # The openssl command on the other side

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from attls import policy
 from attls.errors import Diagnostic
-from attls.model import AddressRange, Conditions, Direction, Owner, PortRange, TimeCondition, Verdict
-from attls.policy.checks import covers, meet, witness
-from attls.policy.match import Question, explain
-from attls.policy.rules import Rule
 
 NOW = datetime(2026, 7, 31, 12, 0)
 ACTIONS = """
@@ -120,7 +113,8 @@ def test_a_shadowed_rule_is_named_with_the_one_in_front(tmp_path: Path, upper: l
 def test_a_rule_that_can_still_match_is_not_called_shadowed(tmp_path: Path, upper: list[str], lower: list[str]) -> None:
     """An earlier rule that leaves some connection, or some hour, to the later one does not shadow it."""
     text = ACTIONS + rule("lower", *lower) + rule("upper", *upper, "Priority 2")
-    assert "shadowed-rule" not in codes(found(tmp_path, text))
+    lower_ones = [finding for finding in found(tmp_path, text) if finding.message.startswith("TTLSRule 'lower'")]
+    assert "shadowed-rule" not in codes(lower_ones)
 
 
 def test_one_direction_of_two_is_enough_to_match(tmp_path: Path) -> None:
@@ -202,6 +196,25 @@ def ciphers(*names: str) -> str:
     return "TTLSCipherParms\n{\n" + "".join(f"V3CipherSuites4Char {name}\n" for name in names) + "}\n"
 
 
+def test_rules_that_shadow_another_together_are_all_named(tmp_path: Path) -> None:
+    """Where no single rule takes all connections but several do, each of them is named with its place."""
+    text = (
+        ACTIONS
+        + rule("whole", "LocalPortRange 20-30")
+        + rule("low", "LocalPortRange 1-25", "Priority 3")
+        + rule("high", "LocalPortRange 26-99", "Priority 2")
+    )
+    findings = [finding for finding in found(tmp_path, text) if finding.message.startswith("TTLSRule 'whole'")]
+    assert ["TTLSRule 'whole' can never match: "] == [finding.message[:34] for finding in findings]
+    assert all(f"'{name}' (" in findings[0].message for name in ("low", "high"))
+
+
+def test_a_rule_of_two_ip_versions_can_never_match(tmp_path: Path) -> None:
+    """No connection has an IPv4 address at one end and an IPv6 address at the other."""
+    text = ACTIONS + rule("mixed", "LocalAddr 192.0.2.1", "RemoteAddr 2001:db8::1")
+    assert ["never-matches"] == codes(found(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("protocols", "listed", "words"),
     [
@@ -235,6 +248,16 @@ def test_values_that_cannot_be_honoured(tmp_path: Path) -> None:
     assert ["not-supported", "not-supported"] == codes(found(tmp_path, text))
 
 
+def test_no_session_is_resumed_where_certificates_are_asked_about(tmp_path: Path) -> None:
+    """Parameters of sessions are without effect there, which is said; a server that asks for none resumes as ever."""
+    block = "TTLSGskAdvancedParms\n{\nGSK_V3_SESSION_TIMEOUT 60\nTTLSGskHttpCdpParms\n{\nHttpCdpEnable On\n}\n}\n"
+    findings = found(tmp_path, ACTIONS + client(*ALL_SAID, ciphers=block))
+    assert ["no-effect"] == codes(findings)
+    assert "GSK_V3_SESSION_TIMEOUT" in findings[0].message
+    server = ACTIONS.replace("TTLSEnvironmentAdvancedParmsRef both", f"TTLSEnvironmentAdvancedParmsRef both\n{block}")
+    assert [] == codes(found(tmp_path, server))
+
+
 def test_rules_that_catch_revocation_traffic(tmp_path: Path) -> None:
     """A rule that puts TLS on connections to the OCSP responder breaks those who ask it in the clear."""
     revocation = "TTLSGskAdvancedParms\n{\nTTLSGskOcspParms\n{\nOcspUrl http://192.0.2.1:8080/\n}\n}\n"
@@ -246,68 +269,3 @@ def test_rules_that_catch_revocation_traffic(tmp_path: Path) -> None:
     findings = found(tmp_path, text)
     assert ["revocation-traffic"] == codes(findings)
     assert "http://192.0.2.1:8080/" in findings[0].message
-
-
-# The law behind shadowing: what `covers` claims, no connection can contradict.
-
-ports = st.lists(
-    st.tuples(st.integers(1, 12), st.integers(0, 4)).map(lambda pair: PortRange(pair[0], pair[0] + pair[1])), max_size=1
-).map(tuple)
-ranges = st.lists(
-    st.tuples(st.integers(0, 12), st.integers(0, 4)).map(lambda pair: AddressRange(4, pair[0], pair[0] + pair[1])),
-    max_size=1,
-).map(tuple)
-patterns = st.one_of(st.none(), st.text("AB*?", min_size=1, max_size=4))
-some_conditions = st.builds(
-    Conditions,
-    directions=st.sampled_from([frozenset({Direction.INBOUND}), frozenset(Direction)]),
-    local_ports=ports,
-    remote_addresses=ranges,
-    job=patterns,
-)
-
-
-def fits(conditions: Conditions, question: Question, owner: Owner) -> bool:
-    return next(explain([Rule("r", 1, conditions, Verdict("r"))], question, owner, NOW)).matched
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    some_conditions,
-    some_conditions,
-    st.sampled_from(list(Direction)),
-    st.integers(1, 16),
-    st.integers(0, 16),
-    st.one_of(st.none(), st.text("ABC", max_size=5)),
-)
-def test_covering_is_never_contradicted(
-    wider: Conditions, narrower: Conditions, direction: Direction, port: int, address: int, job: str | None
-) -> None:
-    """If one set of conditions covers another, whatever fits the second fits the first; and the two meet."""
-    question = Question(direction, None, port, ip_address(address), None)
-    owner = Owner(job=job)
-    both = fits(wider, question, owner) and fits(narrower, question, owner)
-    if covers(wider, narrower) and fits(narrower, question, owner):
-        assert both
-    if both:
-        assert meet(wider, narrower)
-
-
-@given(some_conditions, some_conditions)
-def test_a_covering_rule_fits_the_witness(wider: Conditions, narrower: Conditions) -> None:
-    """The witness of a rule fits it and every rule that covers it, so no shadow is missed."""
-    for direction in narrower.directions:
-        question, owner = witness(narrower, direction)
-        assert fits(narrower, question, owner)
-        if covers(wider, narrower):
-            assert fits(wider, question, owner)
-
-
-def test_times_decide_covering() -> None:
-    """A rule that is in force only sometimes covers nothing but a rule of the same times."""
-    night = (TimeCondition(daily=((0, 60),)),)
-    always = Conditions(frozenset(Direction))
-    sometimes = Conditions(frozenset(Direction), times=night)
-    assert covers(always, sometimes)
-    assert covers(sometimes, sometimes)
-    assert not covers(sometimes, always)

@@ -8,6 +8,7 @@ import pytest
 
 from attls import policy
 from attls.errors import Diagnostic, PolicyError
+from attls.policy import Stack
 
 OFF = "TTLSGroupAction off\n{\n  TTLSEnabled Off\n}\n"
 
@@ -56,6 +57,45 @@ def test_a_main_file_leads_to_the_policy(tmp_path: Path) -> None:
     )
     write(tmp_path / "sub", image_conf="TTLSConfig stack.policy FLUSH\n", stack_policy=rule("stack"))
     assert ["common", "stack"] == names(tmp_path / "main.conf")
+
+
+@pytest.mark.parametrize(
+    ("main", "image", "expected"),
+    [
+        ("TcpImage A image.conf FLUSH PURGE 600", "TTLSConfig x.policy", Stack("A", True, 600)),
+        ("PEPInstance A image.conf nopurge", "TTLSConfig x.policy FLUSH", Stack("A", False, 0)),
+        ("TcpImage A image.conf NOPURGE 60", "TTLSConfig x.policy PURGE", Stack("A", True, 60)),
+        ("TcpImage A 5\nTTLSConfig x.policy NOPURGE", "", Stack("A", False, 5)),
+        ("TTLSConfig x.policy", "", Stack()),
+    ],
+)
+def test_options_of_the_stack(tmp_path: Path, main: str, image: str, expected: Stack) -> None:
+    """PURGE, NOPURGE and the interval are kept; what stands at TTLSConfig counts more than what TcpImage says."""
+    write(tmp_path, main_conf=main, image_conf=image, x_policy=OFF + rule("r"))
+    loaded = policy.load(tmp_path / "main.conf")
+    assert (expected, ()) == (loaded.stack, loaded.diagnostics)
+
+
+def test_options_that_do_nothing_are_named(tmp_path: Path) -> None:
+    """NOFLUSH cannot be honoured, and a word that is no option is ignored: each with its place."""
+    write(tmp_path, p_conf="TcpImage A NOFLUSH\nTTLSConfig x.policy PRUGE\n", x_policy=OFF + rule("r"))
+    found = policy.load(tmp_path / "p.conf").diagnostics
+    assert [("not-supported", 1, 12), ("ignored-words", 2, 21)] == [(it.code, it.line, it.column) for it in found]
+    write(tmp_path, q_conf="TcpImage A FLUSH 90000\nTTLSConfig x.policy\n")
+    assert [("bad-value", 1, 18)] == [(it.code, it.line, it.column) for it in refused(tmp_path / "q.conf")]
+
+
+def test_a_policy_knows_whether_its_files_have_changed(tmp_path: Path) -> None:
+    """Every file that was read counts, and of a directory also that one was added."""
+    write(tmp_path, p_conf="CommonTTLSConfig x.policy\n", x_policy=OFF + rule("r"))
+    loaded, directory = policy.load(tmp_path / "p.conf"), policy.load(tmp_path)
+    assert [tmp_path / "p.conf", tmp_path / "x.policy"] == list(loaded.files)
+    assert (loaded.files, directory.files) == (loaded.files_now(), directory.files_now())
+    write(tmp_path, x_policy=OFF + rule("another"))
+    assert loaded.files != loaded.files_now()
+    directory = policy.load(tmp_path)
+    write(tmp_path, y_policy=rule("new"))
+    assert directory.files != directory.files_now()
 
 
 def test_one_file_may_be_main_image_and_policy(tmp_path: Path) -> None:

@@ -43,11 +43,15 @@ SIGNATURE, CIPHER, GSK, MORE = (
     "TTLSGskAdvancedParms",
     "TTLSEnvironmentAdvancedParms",
 )
+OCSP, HTTP, LDAP = "TTLSGskOcspParms", "TTLSGskHttpCdpParms", "TTLSGskLdapParms"
 
 
 def found(tmp_path: Path, role: str, block: str, *lines: str, defaults: Defaults = Defaults.MODERN) -> list[Diagnostic]:
     path = tmp_path / "p.policy"
-    text = PLAIN.replace("ROLE", role).replace("BLOCK", block).replace("LINES", "\n".join(lines))
+    inner = "\n".join(lines)
+    if block in (OCSP, HTTP, LDAP):  # they stand in another one
+        block, inner = GSK, f"{block}\n{{\n{inner}\n}}"
+    text = PLAIN.replace("ROLE", role).replace("BLOCK", block).replace("LINES", inner)
     path.write_text(text, encoding="utf-8")
     try:
         said = policy.load(path, defaults=defaults).diagnostics
@@ -85,6 +89,16 @@ def test_defaults_are_never_spoken_of(tmp_path: Path, role: str, defaults: Defau
         ("Server", MORE, ("Renegotiation Disabled", "RenegotiationIndicator Both", "ServerScsv On")),
         ("Server", MORE, ("ServerExtendedMasterSecret Required", "ServerMaxSSLFragment Required")),
         ("Server", MORE, ("ServerEDHGroupSize Match", "MiddleBoxCompatMode On", "ResetCipherTimer 0")),
+        ("Server", OCSP, ("OcspServerStapling EndEntity", "OcspServerStapling Off")),
+        (
+            "Client",
+            OCSP,
+            ("OcspAiaEnable On", "OcspRequestSigkeylabel x", "OcspRequestSigalg 0804", "OcspNonceSize 128"),
+        ),
+        ("Client", OCSP, ("OcspClientCacheSize 0", "OcspCliCacheEntryMaxsize 9", "OcspResponseSigAlgPairs 04010403")),
+        ("Client", OCSP, ("OcspResponseTimeout 1", "OcspMaxResponseSize 1", "OcspRetrieveViaGet On")),
+        ("Client", HTTP, ("HttpCdpEnable On", "HttpCdpCacheSize 0", "HttpCdpCacheEntryMaxsize 9")),
+        ("Client", GSK, ("CrlSigAlgPairs 0401", "RevocationSecurityLevel Low", "MaxSrcRevExtLocValues 0")),
     ],
 )
 def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str, lines: tuple[str, ...]) -> None:
@@ -125,6 +139,17 @@ def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str
         ("Client", MORE, "ClientEDHGroupSize Legacy", "warning"),
         ("Client", MORE, "TruncatedHMAC Optional", "warning"),
         ("Client", MORE, "SSLv3 On", "warning"),
+        ("Server", OCSP, "OcspServerStapling Any", "warning"),
+        ("Client", OCSP, "OcspNonceSize 129", "warning"),
+        ("Client", OCSP, "OcspResponseTimeout 0", "warning"),
+        ("Client", OCSP, "OcspMaxResponseSize 0", "warning"),
+        ("Client", HTTP, "HttpCdpResponseTimeout 0", "warning"),
+        ("Client", HTTP, "HttpCdpMaxResponseSize 0", "warning"),
+        ("Client", GSK, "RevocationSecurityLevel High", "warning"),
+        ("Client", LDAP, "GSK_LDAP_SERVER ldap.test", "error"),
+        ("Client", LDAP, "GSK_LDAP_SERVER_PORT 1389", "warning"),
+        ("Client", LDAP, "GSK_CRL_SECURITY_LEVEL High", "warning"),
+        ("Client", LDAP, "CRLCacheSize 10", "warning"),
     ],
 )
 def test_what_is_not_honoured_is_said(tmp_path: Path, role: str, block: str, line: str, severity: str | None) -> None:
@@ -136,6 +161,41 @@ def test_what_is_not_honoured_is_said(tmp_path: Path, role: str, block: str, lin
         assert finding.source is not None
         assert keyword in finding.source
         assert policy.language.PARAMETERS[keyword].instead.split(";")[0][:40] in finding.message
+
+
+@pytest.mark.parametrize(
+    ("more", "severity"),
+    [
+        ("TTLSGskOcspParms\n{\nOcspAiaEnable On\n}", "warning"),
+        ("TTLSGskHttpCdpParms\n{\nHttpCdpEnable On\n}\nRevocationSecurityLevel High", "warning"),
+        ("TTLSGskOcspParms\n{\nOcspUrl http://a.test/\n}\nRevocationSecurityLevel Low", "error"),
+        ("RevocationSecurityLevel Low", "error"),
+    ],
+)
+def test_lists_in_directories_are_refused_where_they_would_be_missed(tmp_path: Path, more: str, severity: str) -> None:
+    """Beside other sources Medium and High refuse what nobody answers about; Low would let pass what a list names."""
+    findings = found(tmp_path, "Client", GSK, "TTLSGskLdapParms\n{\nGSK_LDAP_SERVER ldap.test\n}", more)
+    assert [severity] == [finding.severity for finding in findings]
+
+
+def test_a_directory_named_in_a_file_of_environment_variables_is_refused_too(tmp_path: Path) -> None:
+    """The finding stands at the Envfile that names it."""
+    variables = tmp_path / "variables"
+    variables.write_text("GSK_LDAP_SERVER=ldap.test\n")
+    path = tmp_path / "p.policy"
+    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", GSK).replace("LINES", "")
+    path.write_text(
+        text.replace(
+            "TTLSEnabled On", f"TTLSEnabled On\n  TTLSGroupAdvancedParms\n  {{\n    Envfile {variables}\n  }}"
+        ),
+        encoding="utf-8",
+    )
+    with pytest.raises(PolicyError) as caught:
+        policy.load(path)
+    (finding,) = caught.value.diagnostics
+    assert finding.source is not None
+    assert "Envfile" in finding.source
+    assert "GSK_LDAP_SERVER" in finding.message
 
 
 def test_the_same_line_is_spoken_of_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from attls import policy
 from attls.errors import PolicyError
 from attls.model import Defaults, Protocol
-from attls.policy import show
+from attls.policy import envfile, language, show
 
 HERE = Path(__file__).parent
 VALID = sorted((HERE / "valid").glob("*.policy"))
@@ -220,3 +220,11 @@ def test_an_envfile_that_is_missing_is_a_warning(tmp_path: Path) -> None:
     loaded = policy.load(text_policy(tmp_path, text))
     assert ["envfile"] == [finding.code for finding in loaded.diagnostics]
     assert "no.env" in loaded.diagnostics[0].message
+
+
+def test_every_environment_variable_means_a_parameter() -> None:
+    """The table of variables names parameters that there are, one variable each."""
+    known = {parameter.name for statement in language.STATEMENTS.values() for parameter in statement.parameters}
+    meant = list(envfile.MEANS.values())
+    assert [] == [name for name in meant if name not in known]
+    assert len(meant) == len(set(meant))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from datetime import datetime
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -163,3 +164,39 @@ def test_a_rule_with_a_long_list_of_addresses_is_found() -> None:
     for number, port, expected in ((4000, 7, 6), (4001, 7, 6), (4002, 7, None), (4000, 301, None), (19999, 1, None)):
         question = Question(Direction.INBOUND, None, port, ip_address(number), None)
         assert expected == matcher.find(question, UNKNOWN_OWNER, NOON)
+
+
+@pytest.mark.parametrize("shape", ["single ports", "networks", "ranges inside each other"])
+def test_a_look_up_checks_few_rules_however_many_there_are(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen times the rules cost a look-up a few more checks, not sixteen times as many."""
+    checked = 0
+    fits = Matcher._fits
+
+    def counted(self: Matcher, *arguments: Any) -> bool:
+        nonlocal checked
+        checked += 1
+        return fits(self, *arguments)
+
+    monkeypatch.setattr(Matcher, "_fits", counted)
+    most = []
+    for count in (256, 4096):
+        matcher = Matcher([Rule(f"r{n}", 1, _shaped(shape, n), Verdict(f"r{n}")) for n in range(count)])
+        checks = []
+        for n in range(0, count, count // 64):
+            checked = 0
+            question = Question(
+                Direction.INBOUND, ip_address("192.0.2.1"), n + 1, ip_address(0x0A000000 + n * 256), 999
+            )
+            matcher.find(question, Owner(), NOON)
+            checks.append(checked)
+        most.append(max(checks))
+    assert most[1] <= most[0] + 24
+
+
+def _shaped(shape: str, n: int) -> Conditions:
+    inbound = frozenset({Direction.INBOUND})
+    if shape == "single ports":
+        return Conditions(inbound, local_ports=(PortRange(n + 1, n + 1),))
+    if shape == "networks":
+        return Conditions(inbound, remote_addresses=(AddressRange(4, 0x0A000000 + n * 256, 0x0A0000FF + n * 256),))
+    return Conditions(inbound, local_ports=(PortRange(5000 - n, 10000 + n),))

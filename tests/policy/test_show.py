@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from attls import policy
@@ -75,6 +76,12 @@ TTLSConnectionAction connection
 }
 """
 
+CHANGED = datetime(2024, 12, 23, 4, 52, 19, tzinfo=UTC)
+EXPECTED_HEADING = """\
+TCP/IP pasearch attls 1.0                 Image Name: TCPIP
+  Date:                 12/24/2024        Time:              18:00:00
+  TTLS Instance Id:     1734929539"""
+
 EXPECTED_RULE = """\
 policyRule:             telnet
   Rule Type:            TTLS
@@ -100,6 +107,7 @@ policyRule:             telnet
    Start Date Time:     2026-01-01 00:00:00
    End Date Time:       2026-12-31 23:59:59
    Fr TimeOfDay:        06:00             To TimeOfDay:      20:00
+   Fr TimeOfDay UTC:    08:30             To TimeOfDay UTC:  22:30
    TimeZone:            Local
   TTLS Condition Summary:                 NegativeIndicator: Off
    Local Address:
@@ -114,6 +122,8 @@ policyRule:             telnet
      Port:              6000-6009
    JobName:             TN*               UserId:
    ServiceDirection:    Inbound
+  Policy created: Mon Dec 23 04:52:19 2024
+  Policy updated: Mon Dec 23 04:52:19 2024
 
   TTLS Action:                  group
     Version:                    3
@@ -126,6 +136,8 @@ policyRule:             telnet
     TTLSGroupAdvancedParms:
      SecondaryMap:              Off
      SyslogFacility:            Daemon
+    Policy created: Mon Dec 23 04:52:19 2024
+    Policy updated: Mon Dec 23 04:52:19 2024
 
   TTLS Action:                  environment
     Version:                    3
@@ -167,7 +179,9 @@ EXPECTED_CONNECTION = """\
      ClientECurves:             Any
     TTLSCipherParms:
      v3CipherSuites:
-      003D  TLS_RSA_WITH_AES_256_CBC_SHA256"""
+      003D  TLS_RSA_WITH_AES_256_CBC_SHA256
+    Policy created: Mon Dec 23 04:52:19 2024
+    Policy updated: Mon Dec 23 04:52:19 2024"""
 
 
 def report(tmp_path: Path) -> str:
@@ -182,7 +196,15 @@ def report(tmp_path: Path) -> str:
             ("TTLSConnectionAction", "connection"),
         )
     ]
-    return "\n".join(show.rule_lines(loaded.rules[0], actions, Defaults.ZOS))
+    behind = timedelta(hours=-2, minutes=-30)
+    return "\n".join(show.rule_lines(loaded.rules[0], actions, Defaults.ZOS, changed=CHANGED, utc_offset=behind))
+
+
+def test_a_report_says_which_policy_it_is_about() -> None:
+    """The heading names the stack, the moment, and the policy by when it was last changed."""
+    assert EXPECTED_HEADING == "\n".join(
+        show.heading_lines("attls 1.0", "TCPIP", CHANGED, datetime(2024, 12, 24, 18, 0, tzinfo=UTC))
+    )
 
 
 def test_a_rule_is_reported_the_way_pasearch_does(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""What `attls policy check --keyrings` finds: whether the rings of a policy hold what its rules need.
+
+Everything is looked at as the daemon would at its next start, so an error here is a rule whose connections it would
+refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from attls.errors import Diagnostic, KeyringError
+from attls.keyring import Identity, Keyring, Store, certificates
+from attls.model import HandshakeRole, Protocol, TlsSettings
+from attls.policy import PolicySet, Rule, codes
+
+_EXPIRES_SOON = timedelta(days=30)
+
+
+def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Diagnostic]:
+    """Look for missing rings, labels and authorities, certificates that end soon, and keys that fit no cipher."""
+    told: set[tuple[object, ...]] = set()
+    for rule in policy.rules:
+        settings = rule.verdict.settings
+        if settings is None or not settings.keyring:
+            continue
+        user = None if rule.conditions.user is None or set(rule.conditions.user) & {"*", "?"} else rule.conditions.user
+        if "/" not in settings.keyring and user is None:
+            continue  # each user's own ring: which users there will be is not known here
+        if (settings, user) in told:
+            continue
+        told.add((settings, user))
+        try:
+            ring = store.ring(
+                settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
+            )
+        except KeyringError as error:
+            yield _at(rule, "error", "missing-ring", str(error))
+            continue
+        for severity, code, what in _of_ring(settings, ring, now):
+            if (settings.keyring, user, what) not in told:
+                told.add((settings.keyring, user, what))
+                yield _at(rule, severity, code, what)
+
+
+def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tuple[str, str, str]]:
+    if not ring.trust_anchors() and settings.role is not HandshakeRole.SERVER:
+        yield "warning", "no-authority", f"ring {ring.name} trusts no authority"
+    identities = []
+    for label in _labels(settings):
+        try:
+            identity = ring.identity(label)
+        except KeyringError as error:
+            yield "error", "missing-label", str(error)
+            continue
+        identities.append(identity)
+        ends = certificates.load_certificate(identity.certificate).not_valid_after_utc
+        if ends - now < _EXPIRES_SOON:
+            verb = "expired" if ends <= now else "expires"
+            yield (
+                "warning",
+                "expires-soon",
+                f"certificate '{identity.label}' of {identity.owner} {verb} on {ends:%Y-%m-%d}",
+            )
+    if settings.role is not HandshakeRole.CLIENT and identities and not any(_fits(settings, it) for it in identities):
+        label, owner = identities[0].label, identities[0].owner
+        yield (
+            "warning",
+            "cannot-meet",
+            f"none of the ciphers {', '.join(settings.ciphers)} works with the key of certificate '{label}' of "
+            f"{owner}: nothing can be agreed on",
+        )
+
+
+def _fits(settings: TlsSettings, identity: Identity) -> bool:
+    # Up to TLS 1.2 the name of a cipher suite says what kind of key the server needs; those of TLS 1.3 take any.
+    if not settings.ciphers:
+        return True
+    if Protocol.TLSV1_3 in settings.protocols and not codes.TLSV1_3_CIPHERS.isdisjoint(settings.ciphers):
+        return True
+    kind = certificates.key_type(certificates.load_certificate(identity.certificate).public_key())
+    wanted = "RSA_WITH" if kind.startswith("rsa") else "ECDSA_WITH"
+    return any(wanted in codes.CIPHERS[code] for code in settings.ciphers)
+
+
+def _labels(settings: TlsSettings) -> tuple[str | None, ...]:
+    # The certificates that will be asked for; None is the ring's default one.
+    if settings.certificate_label == "":
+        return ()
+    if settings.role is HandshakeRole.CLIENT:
+        return () if settings.certificate_label is None else (settings.certificate_label,)
+    named = (*settings.server_certificate_labels, *(label for _, label in settings.server_sni))
+    return named or (settings.certificate_label,)
+
+
+def _at(rule: Rule, severity: str, code: str, what: str) -> Diagnostic:
+    return Diagnostic(severity, rule.file, rule.line, 1, code, f"TTLSRule '{rule.name}': {what}")
