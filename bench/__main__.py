@@ -159,7 +159,8 @@ def main() -> int:
     for line in terms(negotiated):
         say(f"{'TLS':<10} {line}")
     done = max((len(each) for by_proxy in figures.samples.values() for each in by_proxy.values()), default=0)
-    say(f"{'rounds':<10} {done}, medians; CPU time of the proxy's processes; ratio: attls to the best peer")
+    if done:
+        say(f"{'rounds':<10} {done}, medians; CPU time of the proxy's processes; ratio: attls to the best peer")
     labels = {kind.name: kind.label for kind in kinds}
     for rows in figures.groups().values():
         for cells in [*table(figures, rows, labels), *growth(figures, rows, labels)]:

@@ -233,8 +233,10 @@ class Requests(Load):
     first are latencies: the key of each begins with the name of a percentile.
     """
 
-    def __init__(self, job: Job, clients: int, *rows: Row, spread: bool = False) -> None:
+    def __init__(self, job: Job, clients: int, *rows: Row, spread: bool = False, times: int = 1) -> None:
+        """`times`: how many times longer it takes than others, so that the crowded beginning counts less."""
         super().__init__(job, *rows)
+        self.times = times
         self.clients = clients
         self.spread = spread
 
@@ -245,7 +247,7 @@ class Requests(Load):
             await_steady(server, self.clients, processes, what)
             before, served = CpuTime.read(pids), server.served()
             begun = time.monotonic()
-            time.sleep(sizes.seconds)
+            time.sleep(sizes.seconds * self.times)
             after, served_after = CpuTime.read(pids), server.served()
             seconds = time.monotonic() - begun
             done = together(self.interrupt(processes, parse_wrk, what))
@@ -411,7 +413,8 @@ BULK, FULL, RESUMED, SMALL, MEMORY, P99 = 0.75, 1.0, 1.1, 1.3, 1.0, 1.5
 def _requests(job: Job, group: str, prefix: str, clients: int, bar: float | None, p99_bar: float | None) -> Requests:
     title = f"{clients:,} connection{'s' if clients > 1 else ''}"
     row = cpu_row(f"{prefix}requests-{clients}", group, f"small request, {title}", "requests/s", bar)
-    return Requests(job, clients, row, *wait_rows(f"{prefix}{clients}", group, title, p99_bar))
+    waits = wait_rows(f"{prefix}{clients}", group, title, p99_bar)
+    return Requests(job, clients, row, *waits, times=2 if clients > 1 else 1)
 
 
 SERVER: tuple[Load, ...] = (

@@ -298,7 +298,7 @@ def scaling(setting: Setting) -> list[Fact]:
         with quota.held_to(attls.worker_pids(), 0.2):
             rates[workers] = {
                 "new connections, full handshake": _generated_rate(
-                    setting, "connections", Job.REQUEST, setting.sizes.connections // 2
+                    setting, "connections", Job.REQUEST, setting.sizes.connections
                 ),
                 "small requests, 64 connections": _request_rate(setting),
                 "bulk to the client, 32 streams": _generated_rate(
