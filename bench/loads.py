@@ -32,6 +32,9 @@ TIMEOUT = 120.0
 """Seconds that one load may take before the benchmark gives up: a bound, far from any real figure."""
 
 
+WAITS = ("p50", "p99", "p999", "max")
+"""How wrk's report names what requests waited: percentiles and the longest."""
+
 Report = TypeVar("Report")
 
 
@@ -181,7 +184,7 @@ def read_wrk(output: str) -> dict[str, float]:
     if found is None:
         raise BenchError(f"wrk: {output.strip()[-400:]}")
     report = json.loads(found.group(1))
-    waits = {name: report[name] / 1e6 for name in ("p50", "p99", "p999", "max")}
+    waits = {name: report[name] / 1e6 for name in WAITS}
     errors = sum(report["errors"].values())
     return {"requests": report["requests"], "seconds": report["microseconds"] / 1e6, "errors": errors, **waits}
 
@@ -191,7 +194,7 @@ def parse_wrk(output: str) -> Done:
     report = read_wrk(output)
     if report["errors"]:
         raise BenchError(f"wrk: {report['errors']} requests failed: {output.strip()[-400:]}")
-    return Done(report.pop("requests"), report.pop("seconds"), report)
+    return Done(report["requests"], report["seconds"], {name: report[name] for name in WAITS})
 
 
 def wrk_commands(

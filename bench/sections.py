@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from os import cpu_count
 
 from bench import policy, ports, quota
+from bench.generator import THREADS
 from bench.loads import (
     TIMEOUT,
     Requests,
@@ -267,7 +268,7 @@ def resumption(setting: Setting) -> list[Fact]:
     for error in refreshed:
         raise error
     share = resumed_share(before, attls.run(*metrics))
-    offered = figures["units"] - 8  # the first connection of each of the generator's threads has nothing to offer
+    offered = figures["units"] - THREADS  # the first connection of each of the generator's threads has nothing to offer
     hits = 100 * figures["resumed"] / offered
     return [
         Fact(f"sessions resumed of those offered, {CORES} workers, one refresh", hits, "%", bar=99.0, least=True),

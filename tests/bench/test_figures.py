@@ -6,7 +6,7 @@ import json
 import os
 import statistics
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -54,10 +54,7 @@ Server public key is 256 bit
 
 def test_wrk_report_is_read() -> None:
     """Requests, seconds and the waits, in seconds, come from the report that our script has wrk write."""
-    done = parse_wrk(WRK)
-    assert Done(113142, 2.0, {"p50": 0.00096, "p99": 0.00167, "p999": 0.005, "max": 0.03541}) == replace(
-        done, waits={name: wait for name, wait in done.waits.items() if name != "errors"}
-    )
+    assert Done(113142, 2.0, {"p50": 0.00096, "p99": 0.00167, "p999": 0.005, "max": 0.03541}) == parse_wrk(WRK)
 
 
 @pytest.mark.parametrize("kind", ["connect", "read", "write", "status", "timeout"])
