@@ -3,7 +3,7 @@
 #
 #   make demo     plaintext redis on both ends, AT-TLS in between: as anybody, then on two private machines; PASS or FAIL
 #   make test     ruff, mypy, the whole test suite
-#   make bench    what the data path costs, next to nginx stream, haproxy and stunnel
+#   make bench    what attls costs, next to nginx stream, haproxy, stunnel and envoy (15 to 20 minutes)
 #   make lint     ruff and mypy alone
 #   make clean    removes what these commands made inside this directory (the packages stay)
 
@@ -28,7 +28,7 @@ test:
 
 bench:
 	@.ci/packages bench
-	.ci/environment test
+	.ci/environment bench
 	.venv/bin/python -m bench
 
 lint:

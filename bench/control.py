@@ -28,11 +28,12 @@ from typing import Any
 
 from attls import client
 from bench.network import BenchError, networks
+from bench.report import Fact, Figures, columns, fact_cells, over_bar
 
 ROOT = Path(__file__).resolve().parent.parent
 BASIC, CONTROLLED = 7000, 7001
 CONNECTIONS = 32  # that keep the workers busy, each with one small request after the other
-IDLE_BAR, LOADED_BAR, INIT_BAR = 300e-6, 3e-3, 2e-3
+IDLE_BAR, LOADED_BAR, INIT_BAR = 300.0, 3000.0, 2000.0  # microseconds
 MORE_MEMORY = 1024  # KiB that a worker's memory may grow by, over all the cycles
 
 
@@ -65,43 +66,27 @@ class ControlFigures:
         """What INIT takes beyond the handshake itself, as medians."""
         return statistics.median(self.init) - statistics.median(self.handshake)
 
-    def lines(self) -> list[str]:
-        """Write the figures for people."""
-
-        def row(name: str, seconds: list[float]) -> str:
-            middle, late = statistics.median(seconds) * 1e6, percentile99(seconds) * 1e6
-            return f"{name:46} {middle:8.0f} us median {late:8.0f} us 99th percentile"
-
-        grown = max(after - before for (before, _), (after, _) in zip(self.before, self.after, strict=True))
-        more = max(after - before for (_, before), (_, after) in zip(self.before, self.after, strict=True))
+    def facts(self) -> list[Fact]:
+        """Return the figures with their bars, in microseconds, KiB and descriptors."""
+        facts = []
+        for label, seconds, median_bar, late_bar in (
+            ("query, nothing else to do", self.query_idle, IDLE_BAR, None),
+            (f"query, {CONNECTIONS} busy connections", self.query_loaded, None, LOADED_BAR),
+            ("handshake of a basic connection, as its peer sees it", self.handshake, None, None),
+            ("INIT on a blocking socket", self.init, None, None),
+        ):
+            facts += [
+                Fact(f"{label}: median", statistics.median(seconds) * 1e6, "us", median_bar),
+                Fact(f"{label}: 99th percentile", percentile99(seconds) * 1e6, "us", late_bar),
+            ]
+        cycles = f"after {self.sizes.cycles} INIT and STOP on one connection"
+        pairs = list(zip(self.before, self.after, strict=True))
         return [
-            row("control: query, nothing else to do", self.query_idle),
-            row(f"control: query, {CONNECTIONS} busy connections", self.query_loaded),
-            row("control: handshake of a basic connection, peer", self.handshake),
-            row("control: INIT on a blocking socket", self.init),
-            f"control: INIT beyond the handshake {self.init_beyond * 1e6:.0f} us; after {self.sizes.cycles} INIT and "
-            f"STOP on one connection a worker has {grown:+} KiB and {more:+} descriptors",
+            *facts,
+            Fact("INIT beyond the handshake itself, medians", self.init_beyond * 1e6, "us", INIT_BAR),
+            Fact(f"{cycles}, memory of a worker grew by", max(b[0] - a[0] for a, b in pairs), "KiB", MORE_MEMORY),
+            Fact(f"{cycles}, descriptors of a worker grew by", max(b[1] - a[1] for a, b in pairs), "", 0.0),
         ]
-
-    def over_bar(self) -> list[str]:
-        """Say in a sentence each which figures are over their bars."""
-        found = {
-            "a query on an idle daemon": (statistics.median(self.query_idle), IDLE_BAR),
-            "a query under full load, 99th percentile,": (percentile99(self.query_loaded), LOADED_BAR),
-            "INIT beyond the handshake": (self.init_beyond, INIT_BAR),
-        }
-        sentences = [
-            f"{name} takes {seconds * 1e6:.0f} us, the bar is {bar * 1e6:.0f}"
-            for name, (seconds, bar) in found.items()
-            if seconds > bar
-        ]
-        for (memory, descriptors), (memory_after, descriptors_after) in zip(self.before, self.after, strict=True):
-            if memory_after - memory > MORE_MEMORY or descriptors_after > descriptors:
-                sentences.append(
-                    f"INIT and STOP leave something behind: a worker went from {memory} KiB and {descriptors} "
-                    f"descriptors to {memory_after} KiB and {descriptors_after}"
-                )
-        return sentences
 
 
 def percentile99(seconds: list[float]) -> float:
@@ -397,8 +382,9 @@ def main() -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
-    print("\n".join(figures.lines()))
-    failures = figures.over_bar()
+    facts = figures.facts()
+    print("\n".join(columns(fact_cells(facts))))
+    failures = over_bar(Figures(), facts)
     for sentence in failures if options.check else ():
         print(f"bench: over the bar: {sentence}", file=sys.stderr)
     return 1 if failures and options.check else 0

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from attls.cli import main as attls
+from bench.report import Fact
 
 BAR = 150.0  # microseconds that a connect which no rule covers may cost more than without us
 COUNT = 2000
@@ -195,6 +196,14 @@ def _row(name: str, without: Sequence[float], within: Sequence[float]) -> Row:
     return Row(
         name, "us", statistics.median(within), _p99(within), statistics.median(without), _p99(without), bar
     )  # fmt: skip
+
+
+def facts(rows: Sequence[Row]) -> list[Fact]:
+    """Return what each call costs more under exec, and what the helper uses, as figures without peers."""
+    return [
+        Fact(f"{row.name}: {'more' if row.without is not None else 'CPU'} (median)", row.more, row.unit, row.bar)
+        for row in rows
+    ]
 
 
 def _p99(times: Sequence[float]) -> float:
