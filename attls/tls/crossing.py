@@ -105,7 +105,9 @@ class Direct(Public):
         self._write_bio(engine._into_ssl, self._received + start, end - start)
 
     def open(self, engine: Any, position: int) -> int:
-        """Put the plain bytes of one record at `position`."""
+        """Put the plain bytes of one record at `position`; IndexError where there is no room for them."""
+        if position > self._room - RECORD:
+            raise IndexError("no room for another record")  # a pointer knows no end; see the sizes of the buffers
         count: int = self._read(engine._ssl, self._made + position, RECORD)
         if count <= 0:
             engine._raise_ssl_error(engine._ssl, count)

@@ -65,6 +65,20 @@ def test_an_engine_with_nothing_to_say_wants_more(kind: type[Direct] | type[Publ
     assert b"part" == bytes(crossing.made[:4])
 
 
+def test_nothing_is_written_behind_the_buffer() -> None:
+    """Where the buffer has no room for a whole record the quick way refuses, as the public one would."""
+    client, server = pair()
+    crossing = Direct(SIZE)
+    crossing.received[:4] = b"last"
+    end = crossing.seal(client, 4)
+    crossing.received[:end] = crossing.made[:end]
+    crossing.feed(server, 0, end)
+    room = len(crossing.made)
+    with pytest.raises(IndexError):
+        crossing.open(server, room - RECORD + 1)
+    assert 4 == crossing.open(server, room - RECORD)
+
+
 @pytest.mark.parametrize("kind", [Direct, Public])
 def test_settling_loses_nothing_that_waits(kind: type[Direct] | type[Public]) -> None:
     """A settled engine goes on; one that holds bytes in either direction keeps them."""
