@@ -1,9 +1,9 @@
 # The commands of this house. Each one sets up what it needs on a fresh Debian 12 machine (as root), says what it does,
 # names what failed, and is quick the second time. The work is done by the scripts in .ci/.
 #
-#   make demo     two private network namespaces, plaintext redis on both ends, AT-TLS in between; PASS or FAIL
+#   make demo     plaintext redis on both ends, AT-TLS in between: as anybody, then on two private machines; PASS or FAIL
 #   make test     ruff, mypy, the whole test suite
-#   make bench    what the data path costs, next to nginx stream, haproxy and stunnel
+#   make bench    what attls costs, next to nginx stream, haproxy, stunnel and envoy (15 to 20 minutes)
 #   make lint     ruff and mypy alone
 #   make clean    removes what these commands made inside this directory (the packages stay)
 
@@ -28,7 +28,7 @@ test:
 
 bench:
 	@.ci/packages bench
-	.ci/environment test
+	.ci/environment bench
 	.venv/bin/python -m bench
 
 lint:

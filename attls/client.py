@@ -49,7 +49,8 @@ __all__ = [
 
 DEFAULT_RUN_DIR = "/run/attls"
 _BUFFER = 16 * 1024
-_NAMES = (Key.RULE_NAME, Key.GROUP_ACTION_NAME, Key.ENVIRONMENT_ACTION_NAME, Key.CONNECTION_ACTION_NAME)
+_ASK_ALL = protocol.build_header(tuple(Key))
+_ASK = protocol.build_header(tuple(key for key in Key if key is not Key.CERTIFICATE))
 
 
 class HasFileno(Protocol):
@@ -211,16 +212,15 @@ def _begin(
     connection: Connection, request: Request, run_dir: str | Path | None, *, certificate: bool, flags: int
 ) -> Pending:
     descriptor = connection if isinstance(connection, int) else connection.fileno()
-    gets = (*_NAMES, Key.HOST_STATUS, Key.CERTIFICATE) if certificate else (*_NAMES, Key.HOST_STATUS)
     ioctl = protocol.Ioctl(
         version=protocol.VERSION2, request=request.value, flags=flags, buffer=1, buffer_length=_BUFFER
     )
-    path = Path(run_dir or os.environ.get("ATTLS_RUN_DIR") or DEFAULT_RUN_DIR) / "control.sock"
+    path = f"{run_dir or os.environ.get('ATTLS_RUN_DIR') or DEFAULT_RUN_DIR}/control.sock"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        sock.connect(str(path))
+        sock.connect(path)
         sock.sendmsg(
-            [ioctl.pack() + protocol.build_header(gets)],
+            [ioctl.pack() + (_ASK_ALL if certificate else _ASK)],
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))],
         )
     except OSError as error:
@@ -265,7 +265,7 @@ def _status(packet: bytes) -> Status:
         protocol=_PROTOCOLS.get(found.protocol),
         cipher=found.cipher4 or None,
         key_share=found.key_share or None,
-        user=found.user or None,
+        user=name(Key.USER),
         certificate=items.get(Key.CERTIFICATE),
         rule=name(Key.RULE_NAME),
         group_action=name(Key.GROUP_ACTION_NAME),

@@ -1,6 +1,6 @@
-"""The certificates of one run: a P-256 root, an intermediate and a server certificate, made on the fly.
+"""The certificates of one run, made on the fly: a P-256 root, an intermediate, and server certificates of several keys.
 
-The same three files serve every proxy: as PEM files for those that read files, imported into a keyring for attls.
+The same files serve every proxy: as PEM files for those that read files, imported into key rings for attls.
 """
 
 from __future__ import annotations
@@ -12,26 +12,49 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVER_NAME = "bench.example"
 
 
+KEYS = ("p256", "rsa2048", "rsa4096")
+"""The keys of the server certificates."""
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
 @dataclass(frozen=True, slots=True)
-class Certificates:
+class Server:
     """Paths of PEM files. `chain` is server then intermediate, `bundle` is chain and key in one file."""
 
-    root: Path
-    intermediate: Path
-    server: Path
+    certificate: Path
     key: Path
     chain: Path
     bundle: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Paths of PEM files; `servers` has one server certificate for each of `KEYS`."""
+
+    root: Path
+    intermediate: Path
+    servers: dict[str, Server]
+
+
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _make_key(name: str) -> Key:
+    if name == "p256":
+        return ec.generate_private_key(ec.SECP256R1())
+    return rsa.generate_private_key(65537, int(name.removeprefix("rsa")))
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def make(directory: Path, addresses: list[str]) -> Certificates:
@@ -39,7 +62,7 @@ def make(directory: Path, addresses: list[str]) -> Certificates:
     now = datetime.datetime.now(datetime.UTC)
 
     def build(
-        subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, ca: bool
+        subject: str, key: Key, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, ca: bool
     ) -> x509.Certificate:
         builder = (
             x509.CertificateBuilder()
@@ -74,28 +97,26 @@ def make(directory: Path, addresses: list[str]) -> Certificates:
             builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         return builder.sign(issuer_key, hashes.SHA256())
 
-    root_key, intermediate_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    def write(name: str, content: bytes) -> Path:
+        path = directory / f"{name}.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        return path
+
+    root_key, intermediate_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root = build("Bench Root", root_key, "Bench Root", root_key, ca=True)
-    intermediate = build("Bench Intermediate", intermediate_key, "Bench Root", root_key, ca=True)
-    server = build(SERVER_NAME, server_key, "Bench Intermediate", intermediate_key, ca=False)
-
-    def pem(certificate: x509.Certificate) -> bytes:
-        return certificate.public_bytes(serialization.Encoding.PEM)
-
-    key_pem = server_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    contents = {
-        "root": pem(root),
-        "intermediate": pem(intermediate),
-        "server": pem(server),
-        "key": key_pem,
-        "chain": pem(server) + pem(intermediate),
-        "bundle": pem(server) + pem(intermediate) + key_pem,
-    }
-    paths: dict[str, Path] = {}
-    for name, content in contents.items():
-        paths[name] = directory / f"{name}.pem"
-        paths[name].touch(mode=0o600)
-        paths[name].write_bytes(content)
-    return Certificates(**paths)
+    intermediate = _pem(build("Bench Intermediate", intermediate_key, "Bench Root", root_key, ca=True))
+    servers = {}
+    for name in KEYS:
+        key = _make_key(name)
+        certificate = _pem(build(SERVER_NAME, key, "Bench Intermediate", intermediate_key, ca=False))
+        key_pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        servers[name] = Server(
+            certificate=write(f"{name}-server", certificate),
+            key=write(f"{name}-key", key_pem),
+            chain=write(f"{name}-chain", certificate + intermediate),
+            bundle=write(f"{name}-bundle", certificate + intermediate + key_pem),
+        )
+    return Certificates(write("root", _pem(root)), write("intermediate", intermediate), servers)

@@ -22,22 +22,76 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from attls import client
 from bench.network import BenchError, networks
+from bench.report import Fact, Figures, columns, fact_cells, over_bar
 
 ROOT = Path(__file__).resolve().parent.parent
 BASIC, CONTROLLED = 7000, 7001
-QUERIES = 3000
-HANDSHAKES = 200
-LOADERS, CONNECTIONS = 1, 32
-BARS = {
-    "query, idle (median)": 300.0,
-    "query, full load (99th percentile)": 3000.0,
-    "INIT beyond the handshake": 2000.0,
-}
+CONNECTIONS = 32  # that keep the workers busy, each with one small request after the other
+IDLE_BAR, LOADED_BAR, INIT_BAR = 300.0, 3000.0, 2000.0  # microseconds
+MORE_MEMORY = 1024  # KiB that a worker's memory may grow by, over all the cycles
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many queries, handshakes of each kind, and INIT and STOP on one connection."""
+
+    queries: int = 3000
+    handshakes: int = 200
+    cycles: int = 10_000
+
+
+QUICK = Sizes(queries=300, handshakes=30, cycles=200)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFigures:
+    """What was measured, in seconds; `before` and `after` the cycles: memory (KiB) and descriptors of each worker."""
+
+    sizes: Sizes
+    query_idle: list[float]
+    query_loaded: list[float]
+    handshake: list[float]
+    init: list[float]
+    before: list[tuple[int, int]]
+    after: list[tuple[int, int]]
+
+    @property
+    def init_beyond(self) -> float:
+        """What INIT takes beyond the handshake itself, as medians."""
+        return statistics.median(self.init) - statistics.median(self.handshake)
+
+    def facts(self) -> list[Fact]:
+        """Return the figures with their bars, in microseconds, KiB and descriptors."""
+        facts = []
+        for label, seconds, median_bar, late_bar in (
+            ("query, nothing else to do", self.query_idle, IDLE_BAR, None),
+            (f"query, {CONNECTIONS} busy connections", self.query_loaded, None, LOADED_BAR),
+            ("handshake of a basic connection, as its peer sees it", self.handshake, None, None),
+            ("INIT on a blocking socket", self.init, None, None),
+        ):
+            facts += [
+                Fact(f"{label}: median", statistics.median(seconds) * 1e6, "us", median_bar),
+                Fact(f"{label}: 99th percentile", percentile99(seconds) * 1e6, "us", late_bar),
+            ]
+        cycles = f"after {self.sizes.cycles} INIT and STOP on one connection"
+        pairs = list(zip(self.before, self.after, strict=True))
+        return [
+            *facts,
+            Fact("INIT beyond the handshake itself, medians", self.init_beyond * 1e6, "us", INIT_BAR),
+            Fact(f"{cycles}, memory of a worker grew by", max(b[0] - a[0] for a, b in pairs), "KiB", MORE_MEMORY),
+            Fact(f"{cycles}, descriptors of a worker grew by", max(b[1] - a[1] for a, b in pairs), "", 0.0),
+        ]
+
+
+def percentile99(seconds: list[float]) -> float:
+    """Return what one in a hundred exceeds."""
+    return sorted(seconds)[int(len(seconds) * 0.99)]
 
 
 def attls(*arguments: str) -> list[str]:
@@ -93,7 +147,7 @@ def prepare(directory: Path) -> None:
 # The peers, in the client namespace
 
 
-def peer(address: str, directory: Path) -> None:
+def peer(address: str, directory: Path, sizes: Sizes) -> None:
     """Do what the program asks for over a line of text, one order after the other."""
     context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
 
@@ -106,32 +160,27 @@ def peer(address: str, directory: Path) -> None:
             order = line.decode().strip()
             result: Any = None
             if order == "load":
-                loaders = [
-                    multiprocessing.Process(target=load, args=(address, context.get_ca_certs(True)), daemon=True)
-                    for _ in range(LOADERS)
-                ]
-                for each in loaders:
-                    each.start()
+                loader = multiprocessing.Process(target=load, args=(address, context.get_ca_certs(True)), daemon=True)
+                loader.start()
             elif order == "rest":
-                for each in loaders:
-                    each.kill()
-                    each.join()
+                loader.kill()
+                loader.join()
             elif order == "basic":
                 result = []
-                for _ in range(HANDSHAKES):
+                for _ in range(sizes.handshakes):
                     sock = socket.create_connection((address, BASIC))
                     start = time.perf_counter()
                     with wrap(sock):
                         result.append(time.perf_counter() - start)
             elif order == "init":
-                for _ in range(HANDSHAKES):
+                for _ in range(sizes.handshakes):
                     sock = socket.create_connection((address, CONTROLLED))
                     sock.recv(2)
                     with wrap(sock) as tls:
                         tls.recv(1)
-            elif order.startswith("cycle"):
+            elif order == "cycle":
                 sock = socket.create_connection((address, CONTROLLED))
-                for _ in range(int(order.split()[1])):
+                for _ in range(sizes.cycles):
                     tls = wrap(sock)
                     tls.recv(1)
                     sock = tls.unwrap()
@@ -181,7 +230,7 @@ def echo(accepted: socket.socket, rest: list[socket.socket]) -> None:
                     socks.pop(descriptor).close()
 
 
-def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
+def program(directory: Path, sizes: Sizes, workers: list[int]) -> dict[str, Any]:
     """Measure; returns the figures."""
     run_dir = directory / "run"
     basic = socket.create_server(("0.0.0.0", BASIC), backlog=512)
@@ -198,14 +247,14 @@ def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
         return json.loads(replies.readline())
 
     figures: dict[str, Any] = {}
-    figures["query_idle"] = timed(lambda: client.query(orders, run_dir=run_dir), QUERIES)
+    figures["query_idle"] = timed(lambda: client.query(orders, run_dir=run_dir), sizes.queries)
     basic.setblocking(False)
     serving = multiprocessing.Process(target=echo, args=(basic, []), daemon=True)
     serving.start()
     ask("load")
     answer()
     time.sleep(1.0)
-    figures["query_loaded"] = timed(lambda: client.query(orders, run_dir=run_dir), QUERIES)
+    figures["query_loaded"] = timed(lambda: client.query(orders, run_dir=run_dir), sizes.queries)
     ask("rest")
     answer()
     ask("basic")
@@ -215,7 +264,7 @@ def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
 
     ask("init")
     figures["init"] = []
-    for _ in range(HANDSHAKES):
+    for _ in range(sizes.handshakes):
         sock, _ = controlled.accept()
         with sock:
             sock.sendall(b"go")
@@ -225,11 +274,11 @@ def program(directory: Path, cycles: int, workers: list[int]) -> dict[str, Any]:
             sock.sendall(b".")
     answer()
 
-    ask(f"cycle {cycles}")
+    ask("cycle")
     sock, _ = controlled.accept()
     with sock:
-        for number in range(cycles):
-            if number == min(100, cycles // 2):
+        for number in range(sizes.cycles):
+            if number == min(100, sizes.cycles // 2):
                 figures["before"] = [footprint(pid) for pid in workers]
             client.start_tls(sock, run_dir=run_dir)
             sock.sendall(b".")
@@ -258,8 +307,8 @@ def footprint(pid: int) -> tuple[int, int]:
     return memory, len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def measure(cycles: int) -> dict[str, Any]:
-    """Set the stage, have the program measure, and return its figures. Raises BenchError."""
+def measure(sizes: Sizes) -> ControlFigures:
+    """Set the stage, have the program measure, and return the figures. Raises BenchError."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         raise BenchError("the benchmark makes network namespaces: run it as root, with iproute2")
     with tempfile.TemporaryDirectory() as name, networks(["control"]) as made, contextlib.ExitStack() as stack:
@@ -291,67 +340,54 @@ def measure(cycles: int) -> dict[str, Any]:
         )
         workers = [str(pid) for pid in json.loads(status.stdout)["worker_processes"].values()]
         measuring = start(
-            network.server, sys.executable, "-m", "bench.control", "--program", name, "--cycles", str(cycles), *workers
+            network.server,
+            sys.executable,
+            "-m",
+            "bench.control",
+            "--program",
+            name,
+            json.dumps(asdict(sizes)),
+            *workers,
         )
         if line(measuring) != "listening\n":
             raise BenchError("the program did not start; its words are above")
-        start(network.client, sys.executable, "-m", "bench.control", "--peer", name, network.server_address)
+        start(
+            network.client, sys.executable, "-m", "bench.control", "--peer", name, json.dumps(asdict(sizes)),
+            network.server_address,
+        )  # fmt: skip
         text = line(measuring)
         if not text:
             raise BenchError("the program gave up; its words are above")
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-
-def report(figures: dict[str, Any]) -> dict[str, float]:
-    """Print the figures; return those that have a bar, in microseconds."""
-
-    def row(name: str, seconds: list[float]) -> tuple[float, float]:
-        ordered = sorted(seconds)
-        middle, late = statistics.median(ordered) * 1e6, ordered[int(len(ordered) * 0.99)] * 1e6
-        print(f"{name:42} {middle:8.0f} us median {late:8.0f} us 99th percentile")
-        return middle, late
-
-    idle, _ = row("query, nothing else to do", figures["query_idle"])
-    _, loaded = row(f"query, {LOADERS * CONNECTIONS} busy connections", figures["query_loaded"])
-    handshake, _ = row("handshake of a basic connection, the peer", figures["handshake"])
-    init, _ = row("INIT_CONNECTION on a blocking socket", figures["init"])
-    for (memory, descriptors), (memory_after, descriptors_after) in zip(
-        figures["before"], figures["after"], strict=True
-    ):
-        print(
-            f"INIT and STOP over and over: a worker had {memory} KiB and {descriptors} descriptors, "
-            f"then {memory_after} KiB and {descriptors_after}"
-        )
-    return dict(zip(BARS, (idle, loaded, init - handshake), strict=True))
+        return ControlFigures(sizes, **json.loads(text))
 
 
 def main() -> int:
     """Run the command; returns the exit code: 0 done, 1 over a bar (with --check), 3 could not."""
     parser = argparse.ArgumentParser(prog="python -m bench.control", description=__doc__)
-    parser.add_argument("--cycles", type=int, default=10_000, help="INIT and STOP on one connection (10000)")
+    parser.add_argument("--quick", action="store_true", help="fewer of everything: does it all work?")
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure is over its bar")
-    parser.add_argument("--program", help=argparse.SUPPRESS)
-    parser.add_argument("--peer", help=argparse.SUPPRESS)
-    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--program", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
-        print(json.dumps(program(Path(options.program), options.cycles, [int(each) for each in options.rest])))
+        name, sizes, *workers = options.program
+        print(json.dumps(program(Path(name), Sizes(**json.loads(sizes)), [int(each) for each in workers])))
         return 0
     if options.peer:
-        peer(options.rest[0], Path(options.peer))
+        name, sizes, address = options.peer
+        peer(address, Path(name), Sizes(**json.loads(sizes)))
         return 0
     try:
-        found = report(measure(options.cycles))
+        figures = measure(QUICK if options.quick else Sizes())
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
-    over = [
-        f"{name} takes {found[name]:.0f} us, the bar is {bar:.0f}" for name, bar in BARS.items() if found[name] > bar
-    ]
-    for sentence in over:
+    facts = figures.facts()
+    print("\n".join(columns(fact_cells(facts))))
+    failures = over_bar(Figures(), facts)
+    for sentence in failures if options.check else ():
         print(f"bench: over the bar: {sentence}", file=sys.stderr)
-    return 1 if over and options.check else 0
+    return 1 if failures and options.check else 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 Each proxy gets a server namespace to itself because steering is a property of a namespace: a packet filter and its
 connection tracking, loaded for one proxy, would otherwise tax the traffic of the others. Nothing of the host changes
 except the names under /run/netns, which carry our process id and are removed again.
+
+Every server has several addresses, and the route to each of them starts at a client address of its own: whoever
+connects to all of them looks like several clients. A proxy that picks the worker by the client's address needs that.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "attls-bench"
+CLIENTS = 4
+"""Addresses on each side of a link."""
 
 
 class BenchError(Exception):
@@ -23,12 +28,31 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One server namespace as seen from the client: names for `ip netns exec`, and the two addresses of the veth."""
+    """One server namespace as seen from the client: names for `ip netns exec`, and the addresses of the veth.
+
+    Whoever connects from the client namespace to `server_addresses[n]` comes from `client_addresses[n]`.
+    """
 
     client: str
     server: str
-    client_address: str
-    server_address: str
+    client_addresses: tuple[str, ...]
+    server_addresses: tuple[str, ...]
+
+    @property
+    def client_address(self) -> str:
+        """The client's first address."""
+        return self.client_addresses[0]
+
+    @property
+    def server_address(self) -> str:
+        """The server's first address."""
+        return self.server_addresses[0]
+
+
+def plan(client: str, server: str, number: int) -> Network:
+    """Name the addresses of link `number`."""
+    here, there = (tuple(f"10.203.{number}.{first + n}" for n in range(CLIENTS)) for first in (1, 101))
+    return Network(client, server, here, there)
 
 
 def _ip(*arguments: str) -> None:
@@ -56,6 +80,21 @@ def _sweep() -> None:
             subprocess.run(["ip", "netns", "delete", entry.name], capture_output=True, check=False)
 
 
+def _join(network: Network, number: int) -> None:
+    """Lay the veth of a network, with all its addresses and routes."""
+    link = f"veth{number}"
+    _ip("-n", network.client, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", network.server)
+    for namespace, device, addresses in (
+        (network.client, link, network.client_addresses),
+        (network.server, "eth0", network.server_addresses),
+    ):
+        for address in addresses:
+            _ip("-n", namespace, "address", "add", f"{address}/24", "dev", device)
+        _ip("-n", namespace, "link", "set", device, "up")
+    for here, there in zip(network.client_addresses, network.server_addresses, strict=True):
+        _ip("-n", network.client, "route", "add", f"{there}/32", "dev", link, "src", here)
+
+
 @contextmanager
 def networks(names: list[str]) -> Iterator[dict[str, Network]]:
     """Make one network per name and remove all of them at the end.
@@ -71,16 +110,10 @@ def networks(names: list[str]) -> Iterator[dict[str, Network]]:
         _make(client)
         result: dict[str, Network] = {}
         for number, name in enumerate(names):
-            server = f"{PREFIX}-{os.getpid()}-{name}"
-            network = Network(client, server, f"10.203.{number}.1", f"10.203.{number}.2")
-            made.append(server)
-            _make(server)
-            link = f"veth{number}"
-            _ip("-n", client, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", server)
-            _ip("-n", client, "address", "add", f"{network.client_address}/30", "dev", link)
-            _ip("-n", server, "address", "add", f"{network.server_address}/30", "dev", "eth0")
-            _ip("-n", client, "link", "set", link, "up")
-            _ip("-n", server, "link", "set", "eth0", "up")
+            network = plan(client, f"{PREFIX}-{os.getpid()}-{name}", number)
+            made.append(network.server)
+            _make(network.server)
+            _join(network, number)
             result[name] = network
         yield result
     finally:

@@ -1,6 +1,6 @@
 """How long a large policy takes to load, to turn into steering, and one match on it.
 
-`python bench/policy.py [RULES]` prints the figures, `python -m bench` as its last section.
+`python -m bench.policy [RULES]` prints the figures, `python -m bench` as its last section.
 
 The policy is mixed on purpose: port rules, address rules, job and user rules, wide ranges, wildcards, time conditions.
 """
@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Address
@@ -20,6 +20,8 @@ from pathlib import Path
 from attls import policy
 from attls.intercept import nft
 from attls.model import Direction, Endpoint, Flow, Owner
+from bench import report
+from bench.report import Fact
 
 RULES = 10_000
 QUICK_RULES = 1_000
@@ -34,7 +36,7 @@ TTLSEnvironmentAction client
   HandshakeRole Client
   TTLSKeyringParms
   {
-    Keyring APP/RING
+    Keyring KEYRING
   }
 }
 TTLSConnectionAction new
@@ -52,9 +54,14 @@ IpTimeCondition office
 """
 
 
-def conditions(number: int, chance: random.Random) -> Iterator[str]:
+EVERY_KIND = (0, 1, 2, 3, 4, 5, 6, 7)
+BY_ADDRESS = (2, 3, 7)
+"""The kinds that name an address of another machine, and no program: such rules leave other traffic alone."""
+
+
+def conditions(number: int, chance: random.Random, kinds: Sequence[int] = EVERY_KIND) -> Iterator[str]:
     """Write the conditions of one rule, of the kinds that real policies mix."""
-    kind = number % 8
+    kind = kinds[number % len(kinds)]
     address = IPv4Address(0x0A000000 + number * 37 % 0xFFFFFF)
     if kind in (0, 1):
         yield f"RemotePortRange {1024 + number * 7 % 60000}"
@@ -77,19 +84,38 @@ def conditions(number: int, chance: random.Random) -> Iterator[str]:
         yield f"RemoteAddr {address}-{address + 5}"
 
 
-def policy_text(rules: int) -> str:
-    """Write a policy of that many rules."""
+def one_rule(number: int) -> str:
+    """Write a rule by itself that fits no connection in practice; a different one for each number."""
+    return f"""
+TTLSRule edition
+{{
+  RemoteAddr 192.0.2.{1 + number % 250}
+  RemotePortRange 9
+  Direction Outbound
+  TTLSGroupActionRef edition
+}}
+TTLSGroupAction edition
+{{
+  TTLSEnabled Off
+}}
+"""
+
+
+def policy_text(
+    rules: int, *, keyring: str = "APP/RING", kinds: Sequence[int] = EVERY_KIND, direction: str = "Outbound"
+) -> str:
+    """Write a policy of that many rules, with the key ring that their environment names."""
     chance = random.Random(7)
-    parts = [SHARED]
+    parts = [SHARED.replace("KEYRING", keyring)]
     for number in range(rules):
-        lines = list(conditions(number, chance))
+        lines = list(conditions(number, chance, kinds))
         if number % 50 == 0:
             lines.append("IpTimeConditionRef office")
         if number % 3 == 0:
             lines.append("TTLSConnectionActionRef new")
         body = "\n".join(f"  {line}" for line in lines)
         parts.append(
-            f"TTLSRule rule-{number}\n{{\n{body}\n  Direction Outbound\n  Priority {1 + number % 900}\n"
+            f"TTLSRule rule-{number}\n{{\n{body}\n  Direction {direction}\n  Priority {1 + number % 900}\n"
             "  TTLSGroupActionRef on\n  TTLSEnvironmentActionRef client\n}\n"
         )
     return "".join(parts)
@@ -120,11 +146,13 @@ class PolicyFigures:
     match: float
     matched: float
 
-    def lines(self) -> list[str]:
-        """Write the figures for people."""
+    def facts(self) -> list[Fact]:
+        """The figures one by one."""
+        rules = f"policy of {self.rules} rules"
         return [
-            f"policy of {self.rules} rules: loaded in {self.load:.2f} s, steering table written in {self.render:.2f} s",
-            f"one match: {self.match * 1e6:.1f} us on average ({self.matched:.0%} of the connections found a rule)",
+            Fact(f"{rules}: loaded in", self.load, "s"),
+            Fact(f"{rules}: steering table written in", self.render, "s"),
+            Fact(f"{rules}: one match, of connections of which {self.matched:.0%} find a rule", self.match * 1e6, "us"),
         ]
 
 
@@ -156,7 +184,8 @@ def _uids_of(user: str) -> frozenset[int]:
 
 def main() -> None:
     """Print the figures."""
-    print("\n".join(measure(int(sys.argv[1]) if len(sys.argv) > 1 else RULES).lines()))
+    for fact in measure(int(sys.argv[1]) if len(sys.argv) > 1 else RULES).facts():
+        print(f"{fact.label}: {report.number(fact.value)} {fact.unit}")
 
 
 if __name__ == "__main__":

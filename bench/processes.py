@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository: our own programs run as `python -m …` from here."""
 
 
-OPEN_FILES = 65536
+OPEN_FILES = 32768
 """Descriptors that we would like every process to have; what the machine allows may be less."""
 
 
@@ -36,6 +37,11 @@ def raise_open_files() -> None:
 def open_files() -> int:
     """How many descriptors each process may have."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def most_connections() -> int:
+    """How many connections one proxy process can carry: two descriptors each, and some for itself."""
+    return (open_files() - 600) // 2
 
 
 class Process:
@@ -68,6 +74,10 @@ class Process:
     def last_words(self) -> str:
         """The end of its output, for error messages."""
         return self.log.read_text(errors="replace")[-800:].strip() or "it said nothing"
+
+    def has_said(self, beginning: str) -> bool:
+        """Whether a line of its output begins so."""
+        return any(line.startswith(beginning) for line in self.log.read_text(errors="replace").splitlines())
 
     def stop(self, patience: float = 10.0) -> None:
         """Ask it to end, wait `patience` seconds, then kill it and whatever it forked. Safe to call twice."""
@@ -112,16 +122,30 @@ def system_seconds(pids: Sequence[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def settled_cpu_seconds(pids: Sequence[int], *, patience: float = 2.0) -> float:
-    """`cpu_seconds` once the processes have gone quiet (or after `patience` seconds): closing costs count too."""
-    until = time.monotonic() + patience
-    before = cpu_seconds(pids)
-    while True:
-        time.sleep(0.1)
-        now = cpu_seconds(pids)
-        if now - before < 0.0005 or time.monotonic() > until:
-            return now
-        before = now
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """A reading of what processes have used: `total` CPU seconds, of which `system` in the kernel."""
+
+    pids: tuple[int, ...]
+    total: float
+    system: float
+
+    @classmethod
+    def read(cls, pids: tuple[int, ...]) -> CpuTime:
+        """Read now."""
+        return cls(pids, cpu_seconds(pids), system_seconds(pids))
+
+    @classmethod
+    def settled(cls, pids: tuple[int, ...], *, patience: float = 2.0) -> CpuTime:
+        """Read once the processes have gone quiet, or after `patience` seconds: closing costs count too."""
+        until = time.monotonic() + patience
+        before = cls.read(pids)
+        while True:
+            time.sleep(0.1)
+            now = cls.read(pids)
+            if now.total - before.total < 0.0005 or time.monotonic() > until:
+                return now
+            before = now
 
 
 def resident_bytes(pids: Sequence[int]) -> int:

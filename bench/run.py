@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench import backend, certificates
 from bench.loads import Load, Negotiated, Sizes, probe
-from bench.network import BenchError, networks
+from bench.network import BenchError, Network, networks
 from bench.processes import raise_open_files
 from bench.proxies import Proxy
 from bench.report import Figures
@@ -24,19 +25,33 @@ from bench.report import Figures
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Everything up and running: the proxies by name, and how each greets a client."""
+    """Everything up and running: the proxies by name, what is behind them, and a network without any proxy."""
 
-    proxies: dict[str, Proxy]
-    backends: dict[str, backend.Backend]
+    directory: Path
     certificates: certificates.Certificates
+    bare: Network
+    remote: backend.Programs
+    proxies: dict[str, Proxy] = field(default_factory=dict)
+    backends: dict[str, backend.Programs] = field(default_factory=dict)
 
     def ready(self, proxy: Proxy) -> bool:
         """Whether a careful client gets through."""
         return probe(proxy, self.certificates) is not None
 
-    def start(self, proxy: Proxy) -> None:
-        """Start a proxy and wait until it serves."""
-        proxy.start(lambda: self.ready(proxy))
+    def start(self, proxy: Proxy) -> float:
+        """Start a proxy and wait until it serves; returns how many seconds that took."""
+        return proxy.start(lambda: self.ready(proxy))
+
+    def restart(self, proxy: Proxy, workers: int) -> float:
+        """Start a proxy anew with so many workers; returns how many seconds that took."""
+        proxy.stop()
+        proxy.workers = workers
+        return self.start(proxy)
+
+    def check(self, name: str) -> None:
+        """Raise BenchError when what is behind a proxy has ended."""
+        self.backends[name].check()
+        self.remote.check()
 
     def negotiated(self) -> dict[str, Negotiated]:
         """What each proxy agrees on with the same client; raises BenchError when one of them does not answer."""
@@ -47,6 +62,9 @@ class Stage:
                 raise BenchError(f"{proxy.label} no longer answers")
             result[name] = answer
         return result
+
+
+BARE = "bare"
 
 
 @contextmanager
@@ -62,56 +80,78 @@ def stage(kinds: Sequence[type[Proxy]]) -> Iterator[Stage]:
     raise_open_files()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attls-bench-")))
-        stages = stack.enter_context(networks([kind.name for kind in kinds]))
-        files = certificates.make(directory, [network.server_address for network in stages.values()])
+        stages = stack.enter_context(networks([*(kind.name for kind in kinds), BARE]))
+        addresses = [address for network in stages.values() for address in network.server_addresses]
+        files = certificates.make(directory, addresses)
         large = backend.make_large_file(directory / "large")
-        built = Stage({}, {}, files)
+
+        def own(name: str) -> Path:
+            path = directory / name
+            path.mkdir()
+            return path
+
+        def behind(name: str) -> backend.Programs:
+            programs = backend.backend(stages[name], own(f"{name}-backend"), large)
+            stack.callback(programs.stop)
+            return programs
+
+        remote = backend.remote(stages[BARE].client, own("remote"), files.servers["p256"], large)
+        stack.callback(remote.stop)
+        built = Stage(directory, files, stages[BARE], remote)
+        built.backends[BARE] = behind(BARE)
         for kind in kinds:
-            own = directory / kind.name
-            own.mkdir()
-            (own / "backend").mkdir()
-            behind = backend.Backend(stages[kind.name], own / "backend", large)
-            stack.callback(behind.stop)
-            built.backends[kind.name] = behind
-            proxy = kind(stages[kind.name], own, files)
+            built.backends[kind.name] = behind(kind.name)
+            proxy = kind(stages[kind.name], own(kind.name), files, built.backends[kind.name], remote)
+            proxy.start_again = partial(built.restart, proxy, 1)
             stack.callback(proxy.stop)
             built.start(proxy)
             built.proxies[kind.name] = proxy
         yield built
 
 
+@dataclass(slots=True)
+class Clock:
+    """When to stop: no new round begins after `limit` seconds."""
+
+    limit: float
+    started: float = field(default_factory=time.monotonic)
+
+    def is_over(self) -> bool:
+        """Whether the limit is reached."""
+        return time.monotonic() - self.started > self.limit
+
+
 def measure(
     built: Stage,
     loads: Sequence[Load],
     sizes: Sizes,
+    figures: Figures,
     *,
     rounds: int,
-    limit: float,
+    clock: Clock,
     tell: Callable[[str], None],
-) -> Figures:
-    """Measure `rounds` rounds and return the figures. After `limit` seconds no new round starts, the first excepted.
+) -> None:
+    """Measure `rounds` rounds into `figures`. When the clock is over no new round starts, the first excepted.
 
     `tell` receives a line of progress for each sample. Raises BenchError when a load does not get through.
     """
-    figures = Figures()
-    started = time.monotonic()
     for number in range(rounds):
-        if number and time.monotonic() - started > limit:
-            tell(f"stopped after {number} of {rounds} rounds: the limit of {limit:.0f} s is reached")
+        if number and clock.is_over():
+            tell(f"stopped after {number} of {rounds} rounds: the limit of {clock.limit:.0f} s is reached")
             break
         for load in loads:
-            names = list(built.proxies)
-            turn = number % len(names)
+            if load.rounds is not None and number >= load.rounds:
+                continue
+            names = [name for name, proxy in built.proxies.items() if proxy.entry(load.job) is not None]
+            turn = number % len(names) if names else 0
             for name in names[turn:] + names[:turn]:
                 proxy = built.proxies[name]
-                built.backends[name].check()
-                if load.fresh:
-                    proxy.stop()
-                    built.start(proxy)
-                sample = load.run(proxy, sizes)
-                figures.add(load.name, name, sample)
-                tell(
-                    f"round {number + 1}/{rounds}  {load.name:<12} {name:<8} "
-                    f"{sample.per_unit * load.scale:10.3f} {load.unit}"
-                )
-    return figures
+                built.check(name)
+                if load.fresh or proxy.workers != load.workers:
+                    built.restart(proxy, load.workers)
+                for row, sample in load.run(proxy, sizes).items():
+                    figures.add(row, name, sample)
+                    tell(
+                        f"round {number + 1}/{rounds}  {row.key:<20} {name:<8} "
+                        f"{sample.per_unit * row.scale:10.3f} {row.unit}"
+                    )

@@ -1,7 +1,8 @@
 """The backend for uploads: reads as many bytes as the client announced, throws them away, answers with the count.
 
 A request is an 8-byte length followed by that many bytes; the answer is the 8-byte count. MSG_TRUNC lets the kernel
-drop the bytes without copying them, so that the backend costs next to nothing. Run as `python -m bench.sink PORT`.
+drop the bytes without copying them, so that the backend costs next to nothing. Run as
+`python -m bench.sink PORT [PORT...]`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,18 @@ def serve(connection: socket.socket) -> None:
             connection.sendall(LENGTH.pack(received))
 
 
-def main() -> None:
-    """Listen on all addresses, a thread per connection, until killed."""
-    listener = socket.create_server(("0.0.0.0", int(sys.argv[1])), backlog=128)
+def listen(port: int) -> None:
+    """Serve all who come to `port`, a thread per connection, for ever."""
+    listener = socket.create_server(("0.0.0.0", port), backlog=128)
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+
+def main() -> None:
+    """Listen on all addresses until killed."""
+    for port in sys.argv[1:]:
+        threading.Thread(target=listen, args=(int(port),)).start()
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ struct TTLSQuadruplet {
 #define TTLSK_TTLSConnectionActionName 4
 #define TTLSK_Certificate 5
 #define TTLSK_Host_Status 6
+#define TTLSK_UserID 7 /* attls only: the user id whole, where TTLSi_UserID, of eight bytes, has no room for it */
 
 /* What TTLSK_Host_Status returns, a 4-byte number: the policy gave no name, or the certificate carries it. */
 #define TTLS_HOST_NOT_CHECKED 0

@@ -8,7 +8,7 @@ could not be done.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -50,10 +50,19 @@ class Commands(click.Group):
         module = importlib.import_module(f"attls.cli.{home}")
         return {command.name: command for command in module.COMMANDS}.get(cmd_name)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options in front of the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            _explain_usage(error, ctx)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what we expect to go wrong ends in a sentence on standard error and an exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _explain_usage(error, ctx)
         except PolicyError as error:
             from attls.cli.output import print_diagnostics
 
@@ -64,6 +73,16 @@ class Commands(click.Group):
             ctx.exit(NOT_DONE)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _explain_usage(error: click.UsageError, ctx: click.Context) -> NoReturn:
+    # One sentence, where click would print three lines around it; a group without a command shows its help.
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    where = (error.ctx or ctx).command_path
+    sentence = error.format_message().strip().rstrip(".")
+    click.echo(f"attls: {sentence}; see `{where} --help`", err=True)
+    ctx.exit(error.exit_code)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="The manual is in docs/.")

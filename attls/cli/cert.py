@@ -17,17 +17,19 @@ from attls.cli.store import (
     any_owner_option,
     certificate_document,
     complete_authority,
+    complete_label,
+    complete_owner,
     counted,
     current_time,
     days_left,
     find_certificate,
     key_word,
     label_option,
+    one_line,
     open_store,
     owner_option,
     password_file_option,
     password_in,
-    plain,
     print_result,
     print_table,
     read_contents,
@@ -36,14 +38,7 @@ from attls.cli.store import (
     write_out,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    Store,
-    Trust,
-    certificates,
-    names,
-    operations,
-    revocation,
-)
+from attls.keyring import Store, Trust, certificates, names, operations, revocation
 from attls.keyring.store import StoredCertificate
 
 
@@ -53,6 +48,7 @@ def _trust_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+_days = click.IntRange(1, certificates.MOST_DAYS)
 _san = click.option(
     "--san", multiple=True, metavar="NAMES", help="Alternative names: DNS:host,IP:addr,EMAIL:a@b,URI:u (repeatable)."
 )
@@ -128,9 +124,7 @@ def cert() -> None:
 @click.option("--cn", required=True, help="Common name of the authority.")
 @click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the certificate.")
 @_key_type
-@click.option(
-    "--days", type=click.IntRange(1), default=certificates.AUTHORITY_DAYS, show_default=True, help="Validity."
-)
+@click.option("--days", type=_days, default=certificates.AUTHORITY_DAYS, show_default=True, help="Validity.")
 @_subject
 @click.option("--sign-with", metavar="CALABEL", help="Make an intermediate authority signed by this one.")
 @_signer_owner
@@ -192,7 +186,7 @@ def _made(store: Store, stored: StoredCertificate, days: int, *, as_json: bool) 
 @_signer_owner
 @_san
 @_key_type
-@click.option("--days", type=click.IntRange(1), default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
+@click.option("--days", type=_days, default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
 @_subject
 @_purpose
 @_with_urls
@@ -282,15 +276,18 @@ def import_(
         source=str(file) if key is None else f"{file} and {key}",
         now=current_time(),
         with_chain=not no_chain,
+        chain_trust=Trust(trust) if trust else None,
     )
     lines = [f"{'renewed' if done.renewed else 'imported'} {done.stored.name}, {done.stored.trust.value}"]
     for authority in done.authorities:
         lines.append(f"also added the authority {authority.name}, {authority.trust.value}")
         if authority.trust is Trust.NOTRUST:
-            lines.append(f"  to trust it: attls cert trust --owner CERTAUTH --label '{authority.label}'")
+            lines.append(f"  to trust it: attls cert trust {names.options(names.CERTAUTH, authority.label)}")
+    lists = []
     for crl in contents.crls:
         try:
             for authority in operations.import_crl(store, crl, owner=None, label=None, now=current_time()):
+                lists.append({"owner": authority.owner, "label": authority.label})
                 lines.append(f"also added the revocation list of {authority.name}")
         except KeyringError as error:
             lines.append(f"left out a revocation list: {error}")
@@ -300,6 +297,7 @@ def import_(
         {"owner": authority.owner, "label": authority.label, "trust": authority.trust.value}
         for authority in done.authorities
     ]
+    document["revocation_lists"] = lists
     print_result(document, "\n".join(lines), as_json=as_json)
 
 
@@ -335,6 +333,8 @@ def export(
     password_file: Path | None,
 ) -> None:
     """Write a certificate to a file; with its key the file gets mode 0600."""
+    if with_key and form in ("der", "p7b"):
+        raise click.UsageError(f"{form} holds no private keys; use --format p12 or pem with --with-key")
     store = open_store(directory, passphrase_file)
     stored = find_certificate(store, owner, label)
     password = password_in(password_file)
@@ -350,7 +350,7 @@ def export(
 
 
 @cert.command("list", cls=AskingCommand)
-@click.option("--owner", metavar="USER", help="Only certificates of this owner.")
+@click.option("--owner", metavar="USER", shell_complete=complete_owner, help="Only certificates of this owner.")
 @store_options
 def list_(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str | None) -> None:
     """List the certificates of the store."""
@@ -421,7 +421,7 @@ def show(*, directory: Path, passphrase_file: Path | None, as_json: bool, owner:
         ),
         ("Rings", ", ".join(texts(document["rings"])) or "none"),
     ]
-    print_result(document, "\n".join(plain(f"{name + ':':<19}{value}") for name, value in rows), as_json=as_json)
+    print_result(document, "\n".join(one_line(f"{name + ':':<19}{value}") for name, value in rows), as_json=as_json)
 
 
 @cert.command("inspect", cls=RoomCommand)
@@ -439,7 +439,12 @@ def inspect_(
         known = store.find_same(certificate)
         name = {"owner": known.shown_owner, "label": known.label} if known else None
         items.append({"known_as": name, **certificates.summary(certificate)})
-    document = {"certificates": items, "private_keys": len(contents.keys), "requests": len(contents.requests)}
+    document = {
+        "certificates": items,
+        "private_keys": len(contents.keys),
+        "requests": len(contents.requests),
+        "revocation_lists": [certificates.crl_summary(crl) for crl in contents.crls],
+    }
     lines = []
     for item, certificate in zip(items, contents.certificates, strict=True):
         known = store.find_same(certificate)
@@ -451,8 +456,12 @@ def inspect_(
         lines.append(f"  {f'in the store as {known.name}' if known else 'not in the store'}")
     for asked in contents.requests:
         lines.append(f"request for {asked.subject.rfc4514_string()}")
+    for crl in contents.crls:
+        said = certificates.crl_summary(crl)
+        lines.append(f"revocation list of {said['issuer']}")
+        lines.append(f"  {counted(len(crl), 'revoked certificate')}, good until {said['next_update']}")
     lines.append(f"{counted(len(contents.keys), 'private key')}")
-    print_result(document, "\n".join(plain(line) for line in lines), as_json=as_json)
+    print_result(document, "\n".join(one_line(line) for line in lines), as_json=as_json)
 
 
 @cert.command("renew", cls=RoomCommand)
@@ -464,7 +473,7 @@ def inspect_(
     type=click.Choice(certificates.KEY_TYPES, case_sensitive=False),
     help="Kind of the new key; implies --new-key.",
 )
-@click.option("--days", type=click.IntRange(1), help="Validity; as long as before if not given.")
+@click.option("--days", type=_days, help="Validity; as long as before if not given.")
 @click.option("--sign-with", metavar="CALABEL", help="Have it signed by another authority than before.")
 @_signer_owner
 @store_options
@@ -500,7 +509,9 @@ def renew(
 @cert.command("rollover", cls=RoomCommand)
 @owner_option
 @label_option
-@click.option("--new-label", required=True, help="Label of the certificate that takes over.")
+@click.option(
+    "--new-label", required=True, shell_complete=complete_label, help="Label of the certificate that takes over."
+)
 @store_options
 def rollover(
     *, directory: Path, passphrase_file: Path | None, as_json: bool, owner: str, label: str, new_label: str
@@ -585,7 +596,7 @@ def request(
 @_signer_owner
 @click.option("--cn", help="Common name instead of the one that is requested.")
 @_san
-@click.option("--days", type=click.IntRange(1), default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
+@click.option("--days", type=_days, default=certificates.LEAF_DAYS, show_default=True, help="Validity.")
 @_subject
 @_purpose
 @click.option("--ca", is_flag=True, help="Make it an authority.")
@@ -647,7 +658,7 @@ def sign(
 
 @cert.command("revoke", cls=RoomCommand)
 @any_owner_option
-@click.option("--label", help="Label of the certificate.")
+@click.option("--label", shell_complete=complete_label, help="Label of the certificate.")
 @click.option("--serial", metavar="HEX", help="Instead: serial number of a certificate that is not in the store.")
 @click.option("--issuer", metavar="CALABEL", help="Authority that issued it; needed with --serial.")
 @click.option(
@@ -686,14 +697,16 @@ def revoke(
         what = f"certificate {number:X}"
     store.revoke(authority.owner, authority.label, revocation.Revocation.of(number, current_time(), reason))
     document = {"serial": f"{number:X}", "issuer": authority.label, "reason": reason}
-    text = f"revoked {what}; now publish a new list: attls cert crl --label '{authority.label}' --out FILE"
+    text = (
+        f"revoked {what}; now publish a new list: attls cert crl --label {names.for_shell(authority.label)} --out FILE"
+    )
     print_result(document, text, as_json=as_json)
 
 
 @cert.command("crl", cls=RoomCommand)
 @label_option
 @click.option("--owner", default=names.CERTAUTH, show_default=True, metavar="USER", help="Owner of the authority.")
-@click.option("--days", type=click.IntRange(1), default=7, show_default=True, help="Validity.")
+@click.option("--days", type=_days, default=7, show_default=True, help="Validity.")
 @click.option(
     "--format", "form", type=click.Choice(["pem", "der"]), default="pem", show_default=True, help="File format."
 )

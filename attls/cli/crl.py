@@ -109,11 +109,7 @@ def _document(store: Store, owner: str, label: str) -> dict[str, object]:
     return {
         "owner": owner,
         "label": label,
-        "issuer": crl.issuer.rfc4514_string(),
-        "number": certificates.crl_number(crl),
-        "revoked": len(crl),
-        "last_update": crl.last_update_utc.isoformat(),
-        "next_update": ends.isoformat() if ends else None,
+        **certificates.crl_summary(crl),
         "out_of_date": ends is None or ends < current_time(),
         "rings": [ring.reference for ring in store.rings_with(owner, label)],
     }

@@ -1,11 +1,13 @@
-"""`attls demo`: the whole story on two private machines, told to a person and judged by a witness of its own.
+"""`attls demo`: the whole story, told to a person and judged by witnesses of its own.
 
-Act 1 lets a plaintext client talk to a plaintext server and reads their secret off the wire. Act 2 starts `attls run`
-on both machines, lets the *same* programs talk again, and asks three parties what happened: the wire (our sniffer,
-which shares no code with the TLS engine), the daemons (`attls netstat`), and the programs themselves (whom do they
-believe to be talking to?). Every claim becomes a `Check`; the demo passes when all of them hold.
+Act 1 (`demo_exec`) runs two plaintext programs of this machine under `attls exec`, which takes no privileges. The rest
+needs root, for it plays on two private machines: act 2 lets a plaintext client talk to a plaintext server and reads
+their secret off the wire; act 3 starts `attls run` on both machines, lets the *same* programs talk again, and asks
+three parties what happened: the wire (our sniffer, which shares no code with the TLS engine), the daemons (`attls
+netstat`), and the programs themselves (whom do they believe to be talking to?). Every claim becomes a `Check`; the demo
+passes when all of them hold.
 
-The stage is in `demo_stage`, the reading of packets in `demo_capture`; this file is the play.
+The stage is in `demo_stage`, the reading of packets in `demo_capture`, the judging in `demo_report`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import pwd
 import re
 import secrets
 import signal
@@ -22,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -30,8 +33,18 @@ from typing import Any, NoReturn
 import click
 
 import attls
-from attls.cli import demo_capture
+from attls.cli import demo_exec
 from attls.cli.demo_capture import Stream
+from attls.cli.demo_report import (
+    Check,
+    DemoBrokenOffError,
+    Judge,
+    Report,
+    Tell,
+    headline,
+    hear_the_wire,
+    tell_wire,
+)
 from attls.cli.demo_stage import TOOLS, Conversation, Machine, Sniffer, join, missing_tools, wait_for_line
 from attls.cli.output import json_option, print_json
 from attls.errors import AttlsError
@@ -43,48 +56,17 @@ WIRE = "wire"
 PORT = 6379
 KEY = "payroll:4711"
 FAMILIES = {"IPv4": ("10.77.0.1", "10.77.0.2"), "IPv6": ("fd77::1", "fd77::2")}  # name → client's, server's address
-TLS_1_3 = 0x0304
 LOG_LINES = 30
-
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One claim of the demo, whether it holds, and what was found."""
-
-    act: int
-    family: str | None
-    claim: str
-    holds: bool
-    found: str
-
-
-@dataclass(slots=True)
-class Report:
-    """What the demo found out, in the order in which it did."""
-
-    checks: list[Check] = field(default_factory=list)
-    connections: list[dict[str, Any]] = field(default_factory=list)
-    logs: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """Whether there was something to judge and every claim held."""
-        return bool(self.checks) and all(check.holds for check in self.checks)
-
-
-class DemoBrokenOffError(AttlsError):
-    """The play came to a stop: something that had to answer did not. The sentence says who, and what it said."""
 
 
 @click.command()
 @json_option
 def demo(as_json: bool) -> None:
-    """Show the whole story in private network namespaces.
+    """Show the whole story, first as yourself, then in private network namespaces.
 
-    A plaintext redis server and a plaintext client talk over a sniffed wire, first as they are, then with AT-TLS on
-    both sides. Needs root; nothing on this machine is changed, and all of it is removed again, also after Ctrl-C.
+    A plaintext redis server and a plaintext client talk over a wire that we listen to, first as they are, then under
+    TLS: started by `attls exec`, which anybody may do; then on two private machines that run AT-TLS, which needs root.
+    Nothing on this machine is changed, and all of it is removed again, also after Ctrl-C.
     """
     began = time.monotonic()
     report = Report()
@@ -92,7 +74,8 @@ def demo(as_json: bool) -> None:
         with _interruptible():
             _play(report, _silent if as_json else _aloud)
     except DemoBrokenOffError as error:
-        report.checks.append(Check(2, None, "the play came to its end", False, str(error)))
+        act = max((check.act for check in report.checks), default=1)
+        report.checks.append(Check(act, None, "the play came to its end", False, str(error)))
     except KeyboardInterrupt:
         click.echo("the demo was interrupted; everything it made is removed", err=True)
         raise
@@ -102,14 +85,17 @@ def demo(as_json: bool) -> None:
             click.echo("".join(f"{name}: {line}\n" for line in log.splitlines()[-LOG_LINES:]), err=True, nl=False)
     if as_json:
         document = {
-            "ok": report.ok,
+            "ok": report.ok and report.left_out is None,
             "seconds": round(seconds, 1),
             "checks": [asdict(check) for check in report.checks],
             "connections": report.connections,
+            "left_out": report.left_out,
         }
         print_json(document)
     else:
         _tell_result(report, seconds)
+    if report.ok and report.left_out is not None:
+        raise AttlsError(report.left_out)
     sys.exit(0 if report.ok else 1)
 
 
@@ -135,22 +121,47 @@ def _interruptible() -> Iterator[None]:
 
 
 def _play(report: Report, tell: Tell) -> None:
-    """Set the stage, play both acts and take the stage down again, whatever happens in between.
+    """Play what may be played here, and leave nothing behind, whatever happens in between.
 
     Raises AttlsError when there can be no play here, DemoBrokenOffError when it had to be broken off.
     """
-    if os.geteuid() != 0:
-        raise AttlsError("the demo makes network namespaces, which needs root: run `sudo attls demo`")
-    complaint = missing_tools({**TOOLS, "redis-server": "redis-server", "redis-cli": "redis-tools"})
+    is_root = os.geteuid() == 0
+    tools = {"redis-server": "redis-server", "redis-cli": "redis-tools", "setpriv": "util-linux"}
+    complaint = missing_tools({**TOOLS, **tools} if is_root else tools)
     if complaint is not None:
         raise AttlsError(complaint)
     for needed in ("policy/demo-client.policy", "policy/demo-server.policy", "keyrings/make-demo-rings"):
         if not (SHARE / needed).is_file():
             raise AttlsError(f"the demo needs {SHARE / needed}; run it from a clone of the project with `make demo`")
 
+    with tempfile.TemporaryDirectory(prefix="attls-demo-") as name:
+        directory = Path(name)
+        rings = _make_rings(directory)
+        tell("AT-TLS for Linux. Both programs speak plaintext. They know nothing about TLS, and never will.")
+        try:
+            demo_exec.play(report, directory, rings, SHARE / "policy", _user(), tell)
+        except DemoBrokenOffError:
+            raise
+        except AttlsError as error:
+            if not is_root:
+                raise
+            tell(f"    left out: {error}")
+        if is_root:
+            _play_on_machines(report, directory, rings, tell)
+        else:
+            report.left_out = "acts 2 and 3 make network namespaces, which needs root: run `sudo attls demo`"
+
+
+def _user() -> str:
+    uid = os.geteuid()
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
+
+
+def _play_on_machines(report: Report, directory: Path, rings: Path, tell: Tell) -> None:
+    """Set the stage, play acts 2 and 3 and take the stage down again. Raises as `_play`."""
     with contextlib.ExitStack() as stack:
-        # Removed in the opposite order: first the machines with all their programs, then the files those programs had.
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attls-demo-")))
         client = stack.enter_context(Machine("client"))
         server = stack.enter_context(Machine("server"))
         join(
@@ -161,11 +172,13 @@ def _play(report: Report, tell: Tell) -> None:
             right_addresses=("10.77.0.2/24", "fd77::2/64"),
         )
         sniffer = stack.enter_context(contextlib.closing(Sniffer(server, WIRE)))
+        tell("")
+        tell(headline("Act 2: two machines, without AT-TLS"))
         _tell_stage(client, server, tell)
         _start_redis(server, directory)
-        _first_act(client, server, sniffer, report, tell)
+        _second_act(client, server, sniffer, report, tell)
         try:
-            _second_act(client, server, sniffer, directory, report, tell)
+            _third_act(client, server, sniffer, directory, rings, report, tell)
         finally:
             report.logs = {log.stem: log.read_text(errors="replace") for log in sorted(directory.glob("*.log"))}
 
@@ -175,15 +188,13 @@ def _tell_stage(client: Machine, server: Machine, tell: Tell) -> None:
         "client": client.run("redis-cli", "--version").split()[1],
         "server": re.sub(r".*v=(\S+).*", r"\1", server.run("redis-server", "--version").strip()),
     }
-    tell("AT-TLS for Linux, shown on two private machines inside this one. The host itself stays as it is.")
+    tell("    Two private machines inside this one; the host itself stays as it is.")
     tell("")
     tell("    client                              the wire                              server")
     programs = (f"redis-cli {versions['client']}", f"redis-server {versions['server']}")
     tell(f"    {programs[0]:22}           sniffed by us           {programs[1]:>22}")
     for ours, theirs in FAMILIES.values():
         tell(f"    {ours:12} ─────────────────────────────────────────────────────── {theirs:>11}")
-    tell("")
-    tell("Both programs speak plaintext. They know nothing about TLS, and never will.")
 
 
 def _start_redis(server: Machine, directory: Path) -> None:
@@ -208,24 +219,21 @@ class Talk:
     seen_by_client: str
 
 
-def _first_act(client: Machine, server: Machine, sniffer: Sniffer, report: Report, tell: Tell) -> None:
-    tell("")
-    tell(_headline("Act 1: without AT-TLS"))
+def _second_act(client: Machine, server: Machine, sniffer: Sniffer, report: Report, tell: Tell) -> None:
     for family in FAMILIES:
         talk = _talk(client, server, family, tell)
         streams, _ = sniffer.streams()
-        _tell_wire(streams, talk, tell)
+        tell_wire(streams, talk.secret, tell)
         readable = sum(talk.secret.encode() in stream.data for stream in streams)
-        judge = _Judge(report, tell, 1, family)
+        judge = Judge(report, tell, 2, family)
         judge("the secret can be read on the wire", readable == 2, f"in {readable} of {len(streams)} streams")
 
 
-def _second_act(
-    client: Machine, server: Machine, sniffer: Sniffer, directory: Path, report: Report, tell: Tell
+def _third_act(
+    client: Machine, server: Machine, sniffer: Sniffer, directory: Path, rings: Path, report: Report, tell: Tell
 ) -> None:
     tell("")
-    tell(_headline("Act 2: the same programs, with AT-TLS on both machines"))
-    rings = _make_rings(directory)
+    tell(headline("Act 3: the same programs, with AT-TLS on both machines"))
     for machine in (server, client):
         _start_attls(machine, rings, directory, tell)
     for family in FAMILIES:
@@ -239,10 +247,10 @@ def _second_act(
         talk = _talk(client, server, family, tell, meanwhile=ask_the_daemons)
         report.connections += [{"machine": name, "family": family, **entry} for name, entry in entries.items()]
         streams, lost = sniffer.streams()
-        _tell_wire(streams, talk, tell)
+        tell_wire(streams, talk.secret, tell)
         for name, entry in entries.items():
             tell(f"    {name}   rule {entry['rule']}, {entry['protocol']}, {entry['cipher']}")
-        judge = _Judge(report, tell, 2, family)
+        judge = Judge(report, tell, 3, family)
         _hear_the_wire(judge, streams, lost, talk, entries)
         _hear_the_programs(judge, talk)
     for machine in (client, server):
@@ -346,49 +354,21 @@ def _server_end(family: str) -> str:
     return str(Endpoint(ipaddress.ip_address(FAMILIES[family][1]), PORT))
 
 
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    """Writes claims about one conversation into the report, and tells them."""
-
-    report: Report
-    tell: Tell
-    act: int
-    family: str
-
-    def __call__(self, claim: str, holds: bool, found: str) -> None:
-        self.report.checks.append(Check(self.act, self.family, claim, holds, found))
-        mark = click.style("✓", fg="green") if holds else click.style("✗", fg="red", bold=True)
-        self.tell(f"    {mark} {claim:40} {click.style(found, dim=True)}")
-
-
 def _hear_the_wire(
-    judge: _Judge, streams: list[Stream], lost: int, talk: Talk, entries: dict[str, dict[str, Any]]
+    judge: Judge, streams: list[Stream], lost: int, talk: Talk, entries: dict[str, dict[str, Any]]
 ) -> None:
     """Hear the witness: what the sniffer saw of one conversation, and whether the daemons say the same."""
     whole = not lost and not any(stream.missing for stream in streams) and len(streams) == 2
     amount = sum(len(stream.data) for stream in streams)
     judge("the sniffer saw all of it", whole, f"{amount:,} bytes in {len(streams)} streams, {lost} packets lost")
 
-    places = [stream.source for stream in streams if talk.secret.encode() in stream.data]
-    found = f"sent by {places[0]}" if places else "not found"
-    judge("the secret is nowhere on the wire", bool(streams) and not places, found)
-
-    clear = [stream.source for stream in streams if demo_capture.records_of(stream.data) is None]
-    found = f"clear text from {clear[0]}" if clear else "no byte outside a TLS record"
-    judge("all that crossed the wire was TLS", bool(streams) and not clear, found)
-
-    opened = any(demo_capture.is_client_hello(stream.data) for stream in streams)
-    hellos = [hello for stream in streams if (hello := demo_capture.server_hello(stream.data)) is not None]
-    chosen = hellos[0] if hellos else demo_capture.Hello(0, 0)
-    found = f"ServerHello chose version {chosen.version:#06x}, cipher {chosen.cipher:04X}"
-    judge("a TLS 1.3 handshake opened it", opened and chosen.version == TLS_1_3, found)
-
+    chosen = hear_the_wire(judge, streams, talk.secret)
     ciphers = {entry["cipher4"].upper() for entry in entries.values()}
     found = f"cipher {', '.join(sorted(ciphers))} in `attls netstat`"
     judge("both daemons report what the wire shows", ciphers == {f"{chosen.cipher:04X}"}, found)
 
 
-def _hear_the_programs(judge: _Judge, talk: Talk) -> None:
+def _hear_the_programs(judge: Judge, talk: Talk) -> None:
     """Hear the programs: nothing may have changed for them."""
     ours, _ = FAMILIES[talk.family]
     judge("the client got its data back unchanged", talk.answer == talk.secret, talk.answer)
@@ -396,23 +376,6 @@ def _hear_the_programs(judge: _Judge, talk: Talk) -> None:
     judge("the server sees the client's address", holds, f"{talk.seen_by_server} in its CLIENT LIST")
     holds = talk.seen_by_client == _server_end(talk.family)
     judge("the client sees the server's address", holds, f"{talk.seen_by_client} as its socket's peer")
-
-
-def _tell_wire(streams: list[Stream], talk: Talk, tell: Tell) -> None:
-    """Show what an eavesdropper reads: the place of the secret where it can be found, else how the talk begins."""
-    for stream in streams:
-        position = stream.data.find(talk.secret.encode())
-        if position >= 0:
-            excerpt = stream.data[max(0, position - 38) :]
-            before, secret, after = demo_capture.printable(excerpt, 72).partition(talk.secret)
-            tell(f"    wire     {before}{click.style(secret, fg='red', bold=True)}{after}")
-            return
-    for stream in streams[:1]:
-        tell(f"    wire     {demo_capture.printable(stream.data, 72)}")
-
-
-def _headline(text: str) -> str:
-    return click.style(f"{text}\n{'─' * len(text)}", bold=True)
 
 
 def _tell_result(report: Report, seconds: float) -> None:
@@ -423,7 +386,7 @@ def _tell_result(report: Report, seconds: float) -> None:
     kept = sum(check.holds for check in report.checks)
     word = click.style("PASS", fg="green", bold=True) if report.ok else click.style("FAIL", fg="red", bold=True)
     click.echo(f"{word}: {kept} of {len(report.checks)} claims hold, in {seconds:.1f} seconds.", nl=False)
-    click.echo(" Machines, wire and keys are removed.")
+    click.echo(" Machines, wires and keys are removed.")
 
 
 def _aloud(line: str) -> None:

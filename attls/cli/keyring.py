@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,25 +17,20 @@ from attls.cli.store import (
     complete_ring,
     counted,
     current_time,
-    days_left,
     key_word,
     label_option,
     open_store,
     owner_option,
+    plain,
     print_result,
     print_table,
     store_options,
+    time_left,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    Store,
-    Trust,
-    Usage,
-    files,
-    inspection,
-    names,
-)
+from attls.keyring import Keyring, Store, Trust, Usage, certificates, files, inspection, names
 from attls.keyring.grants import Access
+from attls.keyring.opening import system_trust
 from attls.keyring.store import Connection, Ring, default_usage
 
 # Rings -------------------------------------------------------------------------------------------------------------
@@ -87,7 +84,7 @@ def keyring_connect(
     stored = store.certificate(owner, label)
     text = f"connected {stored.name} to {changed.reference} as {chosen.value}{', default' if is_default else ''}"
     if stored.trust is Trust.NOTRUST:
-        text += f"\nnote: it is NOTRUST and so counts for nothing; attls cert trust --owner {owner} --label '{label}'"
+        text += f"\nnote: it is NOTRUST and so counts for nothing; attls cert trust {names.options(owner, label)}"
     if chosen is Usage.PERSONAL and store.has_key(stored) is False:
         text += "\nnote: the store has no private key for it, so it cannot be presented to a peer"
     print_result(_ring_document(store, changed), text, as_json=as_json)
@@ -123,10 +120,19 @@ def keyring_delete(*, directory: Path, passphrase_file: Path | None, as_json: bo
 @click.argument("ring", metavar="[USER/RING]", required=False, shell_complete=complete_ring)
 @store_options
 def keyring_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, ring: str | None) -> None:
-    """List the rings, or what is connected to one; USER/ lists the rings of one user."""
+    """List the rings, or what is on one; USER/ lists the rings of one user.
+
+    Also of a virtual ring (USER/*, *AUTH*/*, *SITE*/*), and of a file or directory that a policy may name by its path.
+    """
     store = open_store(directory, passphrase_file)
+    if ring is not None and ring.startswith(("/", "./", "../")):
+        _show_ring(_opened_document(store.ring(ring)), as_json=as_json)
+        return
     if ring is not None and ring.partition("/")[2]:
-        _show_ring(store, store.definition(*names.split_ring(ring)), as_json=as_json)
+        document = _ring_document(store, store.connections(ring))
+        if ring.upper() == "*AUTH*/*":
+            document["entries"] = _authorities(store, document["entries"])
+        _show_ring(document, as_json=as_json)
         return
     found = store.rings(ring.partition("/")[0] if ring else None)
     if as_json:
@@ -141,43 +147,66 @@ def keyring_list(*, directory: Path, passphrase_file: Path | None, as_json: bool
         print_table(("RING", "CERTIFICATES", "DEFAULT"), rows)
 
 
-def _show_ring(store: Store, ring: Ring, *, as_json: bool) -> None:
+def _show_ring(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_result(_ring_document(store, ring), "", as_json=True)
+        print_result(document, "", as_json=True)
         return
-    if not ring.connections:
-        click.echo(f"ring {ring.reference} is empty")
+    if not document["entries"]:
+        click.echo(f"ring {document['ring']} is empty")
         return
     rows = []
-    for line in ring.connections:
-        try:
-            stored = store.certificate(line.owner, line.label)
-            facts = stored.trust.value, key_word(store.has_key(stored)), days_left(stored.certificate)
-        except KeyringError:
-            facts = "missing", "-", "-"
-        rows.append((line.label, line.owner, line.usage.value, "yes" if line.default else "no", *facts))
+    for entry in document["entries"]:
+        facts = ["missing", "-", "-"]
+        if "problem" not in entry:
+            ends = datetime.datetime.fromisoformat(entry["not_after"])
+            starts = datetime.datetime.fromisoformat(entry["not_before"])
+            facts = [entry["trust"], key_word(entry["private_key"]), time_left(starts, ends)]
+        default = "yes" if entry["default"] else "no"
+        rows.append((entry["label"], entry["owner"], entry["usage"].upper(), default, *facts))
     print_table(("LABEL", "OWNER", "USAGE", "DEFAULT", "TRUST", "KEY", "ENDS IN"), rows)
 
 
-def _ring_document(store: Store, ring: Ring) -> dict[str, object]:
+def _ring_document(store: Store, ring: Ring) -> dict[str, Any]:
     entries = []
     for line in ring.connections:
-        entry: dict[str, object] = {
-            "owner": line.owner,
-            "label": line.label,
-            "usage": line.usage.value.lower(),
-            "default": line.default,
-        }
+        entry = _entry_document(line.owner, line.label, line.usage, is_default=line.default)
         try:
             stored = store.certificate(line.owner, line.label)
-            entry["trust"] = stored.trust.value
-            entry["private_key"] = store.has_key(stored)
-            entry["subject"] = stored.certificate.subject.rfc4514_string()
-            entry["not_after"] = stored.certificate.not_valid_after_utc.isoformat()
+            entry |= _entry_facts(stored.certificate, stored.trust, store.has_key(stored))
         except KeyringError as error:
             entry["problem"] = str(error)
         entries.append(entry)
     return {"ring": ring.reference, "owner": ring.shown_owner, "name": ring.name, "entries": entries}
+
+
+def _opened_document(ring: Keyring) -> dict[str, Any]:
+    entries = []
+    for one in ring.entries:
+        entry = _entry_document(one.owner, one.label, one.usage, is_default=one.default)
+        certificate = certificates.load_certificate(one.certificate)
+        entries.append(entry | _entry_facts(certificate, one.trust, one.private_key is not None))
+    return {"ring": ring.name, "owner": None, "name": ring.name, "entries": entries}
+
+
+def _authorities(store: Store, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # What *AUTH*/* means by the settings of the store.
+    wanted = store.settings().virtual_auth
+    others = _opened_document(Keyring("", system_trust()))["entries"] if wanted != "store" else []
+    return others if wanted == "system" else own + others
+
+
+def _entry_document(owner: str, label: str, usage: Usage, *, is_default: bool) -> dict[str, Any]:
+    return {"owner": owner, "label": label, "usage": usage.value.lower(), "default": is_default}
+
+
+def _entry_facts(certificate: certificates.Certificate, trust: Trust, private_key: bool | None) -> dict[str, Any]:
+    return {
+        "trust": trust.value,
+        "private_key": private_key,
+        "subject": certificate.subject.rfc4514_string(),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+    }
 
 
 @keyring.command("verify", cls=AskingCommand)
@@ -204,7 +233,7 @@ def keyring_verify(
         print_result({"ok": not failed, "findings": items}, "", as_json=True)
     else:
         for finding in findings:
-            click.echo(f"{finding.severity}: {finding.where}: {finding.problem}\n    {finding.mend}")
+            click.echo(plain(f"{finding.severity}: {finding.where}: {finding.problem}\n    {finding.mend}"))
         errors = sum(finding.severity == "error" for finding in findings)
         click.echo(f"{ring or directory}: {counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}")
     if failed:

@@ -10,20 +10,18 @@ import click
 from attls.cli.store import (
     AskingCommand,
     RoomCommand,
+    complete_criteria,
+    complete_filter,
+    complete_filter_user,
+    one_line,
     open_store,
-    plain,
     print_result,
     print_table,
     read_contents,
     store_options,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    Trust,
-    certificates,
-    mapping,
-    names,
-)
+from attls.keyring import Trust, certificates, mapping, names
 
 # User mapping ------------------------------------------------------------------------------------------------------
 
@@ -112,7 +110,9 @@ def _map_document(entry: mapping.MapFilter) -> dict[str, object]:
 
 
 @map_.command("list", cls=AskingCommand)
-@click.option("--user", metavar="USER", help="Only filters that lead to this user.")
+@click.option(
+    "--user", metavar="USER", shell_complete=complete_filter_user, help="Only filters that lead to this user."
+)
 @store_options
 def map_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, user: str | None) -> None:
     """List the name filters."""
@@ -138,9 +138,13 @@ def map_list(*, directory: Path, passphrase_file: Path | None, as_json: bool, us
 
 @map_.command("delete", cls=RoomCommand)
 @click.option(
-    "--user", metavar="USER", default=mapping.MULTIID, help="User of the filter; not given: one with criteria."
+    "--user",
+    metavar="USER",
+    default=mapping.MULTIID,
+    shell_complete=complete_filter_user,
+    help="User of the filter; not given: one with criteria.",
 )
-@click.option("--label", required=True, help="Label of the filter.")
+@click.option("--label", required=True, shell_complete=complete_filter, help="Label of the filter.")
 @store_options
 def map_delete(*, directory: Path, passphrase_file: Path | None, as_json: bool, user: str, label: str) -> None:
     """Delete a name filter."""
@@ -149,7 +153,7 @@ def map_delete(*, directory: Path, passphrase_file: Path | None, as_json: bool, 
 
 
 @map_.command("criterion", cls=RoomCommand)
-@click.argument("criteria")
+@click.argument("criteria", shell_complete=complete_criteria)
 @click.option("--user", metavar="USER", help="User that it stands for.")
 @click.option("--delete", "forget", is_flag=True, help="Forget it.")
 @store_options
@@ -162,6 +166,19 @@ def map_criterion(
     open_store(directory, passphrase_file).set_criterion(criteria, user)
     text = f"forgot '{criteria}'" if forget else f"'{criteria}' stands for {user}"
     print_result({"criteria": criteria, "user": user}, text, as_json=as_json)
+
+
+@map_.command("criteria", cls=AskingCommand)
+@store_options
+def map_criteria(*, directory: Path, passphrase_file: Path | None, as_json: bool) -> None:
+    """List what filled-in criteria stand for, in the order in which they are tried."""
+    found = open_store(directory, passphrase_file).criteria()
+    if as_json:
+        print_result([{"criteria": one.pattern, "user": one.user} for one in found], "", as_json=True)
+    elif not found:
+        click.echo(f"no criteria in {directory}")
+    else:
+        print_table(("CRITERIA", "USER"), [(one.pattern, one.user) for one in found])
 
 
 @map_.command("test", cls=AskingCommand)
@@ -178,7 +195,7 @@ def map_test(
     """
     store = open_store(directory, passphrase_file)
     owner, slash, label = str(file).partition("/")
-    if slash and not file.exists() and owner and store.has_certificate(owner, label):
+    if slash and not file.exists() and names.fold_owner(owner) in store.owners():
         certificate = store.certificate(owner, label).certificate
     else:
         found = read_contents(file, None).certificates
@@ -197,7 +214,7 @@ def map_test(
     lines = [f"subject {document['subject']}", f"issuer  {document['issuer']}"]
     lines += [f"  {'yes' if step.matched else 'no ':<4} {step.what}: {step.reason}" for step in answer.steps]
     lines.append(f"user {answer.user} ({answer.way.value})" if answer.user else "no user")
-    print_result(document, plain("\n".join(lines)), as_json=as_json)
+    print_result(document, "\n".join(one_line(line) for line in lines), as_json=as_json)
     if answer.user is None:
         raise click.exceptions.Exit(1)
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from attls.daemon.generation import with_code
 from attls.errors import Diagnostic, KeyringError
 from attls.keyring import Identity, Keyring, Store, certificates
-from attls.model import HandshakeRole, Protocol, TlsSettings
+from attls.keyring.revocation import crl_problem, is_list_of, read_crl
+from attls.keyring.signatures import check_pair
+from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.policy import PolicySet, Rule, codes
 
 _EXPIRES_SOON = timedelta(days=30)
 
 
 def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Diagnostic]:
-    """Look for missing rings, labels and authorities, certificates that end soon, and keys that fit no cipher."""
+    """Look for missing rings, labels and authorities, and for what is there and will not do.
+
+    That is: certificates that end soon, keys that fit no cipher or cannot sign, lists that count no more.
+    """
     told: set[tuple[object, ...]] = set()
     for rule in policy.rules:
         settings = rule.verdict.settings
@@ -35,7 +41,7 @@ def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Di
                 settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
             )
         except KeyringError as error:
-            yield _at(rule, "error", "missing-ring", str(error))
+            yield _at(rule, "error", "missing-ring", with_code(error))
             continue
         for severity, code, what in _of_ring(settings, ring, now):
             if (settings.keyring, user, what) not in told:
@@ -51,7 +57,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
         try:
             identity = ring.identity(label)
         except KeyringError as error:
-            yield "error", "missing-label", str(error)
+            yield "error", "missing-label", with_code(error)
             continue
         identities.append(identity)
         ends = certificates.load_certificate(identity.certificate).not_valid_after_utc
@@ -70,6 +76,38 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
             f"none of the ciphers {', '.join(settings.ciphers)} works with the key of certificate '{label}' of "
             f"{owner}: nothing can be agreed on",
         )
+    yield from _of_revocation(settings, ring, identities, now)
+
+
+def _of_revocation(
+    settings: TlsSettings, ring: Keyring, identities: list[Identity], now: datetime
+) -> Iterator[tuple[str, str, str]]:
+    asked = settings.revocation or Revocation()
+    if asked.ocsp_signer is not None:
+        try:
+            signer = ring.identity(asked.ocsp_signer)
+            check_pair(asked.ocsp_signer_algorithm, certificates.load_certificate(signer.certificate))
+        except KeyringError as error:
+            yield "error", "cannot-sign", f"OcspRequestSigkeylabel: {error}"
+    if asked.staples and settings.role is not HandshakeRole.CLIENT:
+        for identity in identities:
+            if ring.issuer(identity.certificate) is None:
+                yield (
+                    "warning",
+                    "nothing-to-staple",
+                    f"nothing can be stapled for '{identity.label}' of {identity.owner}: the authority that signed it "
+                    f"is not on ring {ring.name}",
+                )
+    if settings.role is HandshakeRole.SERVER:
+        return
+    anchors = [certificates.load_certificate(anchor) for anchor in ring.trust_anchors()]
+    for found in ring.lists:
+        crl = read_crl(found)
+        problems = [crl_problem(crl, anchor, now=now) for anchor in anchors if is_list_of(crl, anchor)]
+        if problems and None not in problems:
+            severity = "warning" if asked.level == "Low" else "error"
+            issuer = certificates.name_of(crl.issuer)
+            yield severity, "useless-list", f"the revocation list of '{issuer}' on ring {ring.name}: {problems[0]}"
 
 
 def _fits(settings: TlsSettings, identity: Identity) -> bool:

@@ -20,12 +20,9 @@ from attls.cli.store import (
     store_options,
 )
 from attls.errors import KeyringError
-from attls.keyring import (
-    names,
-    racdcert,
-)
+from attls.keyring import names, racdcert, tso
 
-# The z/OS spelling --------------------------------------------------------------------------------------------------
+_PASSWORD = re.compile(r"\b(PASS[A-Z]*\s*)\(\s*(?:'(?:[^']|'')*'|[^)]*)\s*\)", re.IGNORECASE)
 
 
 @click.command("racdcert", cls=RoomCommand)
@@ -46,36 +43,29 @@ def racdcert_(
 ) -> None:
     """Carry out a RACDCERT command as it is written on z/OS; what is a data set there is a file here.
 
-    Without COMMAND, commands are read from standard input, one per line (- or + continues a line); they stop at the
-    first failure. Example: attls racdcert "RACDCERT ID(DEMO) LISTRING(*)"
+    Without COMMAND, a procedure is read from standard input, with JCL around it or not; it stops at the first failure.
+    Example: attls racdcert "RACDCERT ID(DEMO) LISTRING(*)"
     """
     store = open_store(directory, passphrase_file)
     session = racdcert.Session(store, user, current_time, password_in(password_file))
     given = " ".join(words)
-    lines = [given] if given else _commands(sys.stdin.read())
+    lines = [given] if words else tso.commands(sys.stdin.read())
     done = []
     for number, line in enumerate(lines, 1):
-        place = "" if given else f"command {number}: "
+        place = "" if words else f"command {number}: "
         try:
-            printed = session.run(line, secrets_allowed=not given)
-        except racdcert.CommandError as error:
+            printed = session.run(line, secrets_allowed=not words)
+        except tso.CommandError as error:
             raise Refusal(f"{place}{error}", 2) from error
         except KeyringError as error:
             code = 2 if isinstance(error, names.InvalidNameError) else 3
-            asking = any(word.startswith(tuple(racdcert.ASKING)) for word in line.upper().split())
-            raise Refusal(f"{place}{error}", 1 if isinstance(error, names.MissingError) and asking else code) from error
-        done.append({"command": re.sub(r"(?i)(PASSWORD\s*)\([^)]*\)", r"\1(***)", line), "output": printed})
+            no = isinstance(error, names.MissingError) and session.asks
+            raise Refusal(f"{place}{error}", 1 if no else code) from error
+        done.append({"command": _PASSWORD.sub(r"\1(***)", line), "output": printed})
         if not as_json and printed:
             click.echo(printed)
     if as_json:
         print_result(done, "", as_json=True)
-
-
-def _commands(text: str) -> list[str]:
-    """Split input into commands; comments, empty lines and SETROPTS (nothing needs a refresh here) are left out."""
-    joined = re.sub(r"[ \t]*[-+][ \t]*\n\s*", " ", re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL))
-    lines = (line.strip() for line in joined.splitlines())
-    return [line for line in lines if line and not line.upper().startswith(("SETROPTS ", "SETR "))]
 
 
 COMMANDS = (racdcert_,)

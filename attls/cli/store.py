@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import sys
@@ -49,6 +50,9 @@ complete_owner = _completing(lambda store, _: [*store.owners(), names.CERTAUTH, 
 complete_label = _completing(_labels)
 complete_authority = _completing(lambda store, _: store.labels(names.CERTAUTH))
 complete_ring = _completing(lambda store, _: [ring.reference for ring in store.rings()])
+complete_filter = _completing(lambda store, ctx: [entry.label for entry in store.filters(ctx.params.get("user"))])
+complete_filter_user = _completing(lambda store, _: sorted({entry.owner for entry in store.filters()}))
+complete_criteria = _completing(lambda store, _: [one.pattern for one in store.criteria()])
 
 
 class Refusal(click.ClickException):
@@ -60,7 +64,7 @@ class Refusal(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the sentence."""
-        click.echo(f"attls: {self.message}", err=True, file=file)
+        click.echo(f"attls: {plain(self.message)}", err=True, file=file)
 
 
 class RoomCommand(click.Command):
@@ -115,7 +119,11 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 owner_option = click.option(
-    "--owner", required=True, metavar="USER", help="User, CERTAUTH or SITE that the certificate is of."
+    "--owner",
+    required=True,
+    metavar="USER",
+    shell_complete=complete_owner,
+    help="User, CERTAUTH or SITE that the certificate is of.",
 )
 label_option = click.option("--label", required=True, shell_complete=complete_label, help="Label of the certificate.")
 any_owner_option = click.option(
@@ -132,7 +140,7 @@ def open_store(directory: Path, passphrase_file: Path | None) -> Store:
     """Open the store; encrypted keys are opened with the passphrase of the file, of the environment, or of a prompt."""
     if passphrase_file is not None:
         return Store(directory, passphrase=lambda: files.read_password(passphrase_file))
-    return Store(directory, passphrase=_prompt_for_passphrase)
+    return Store(directory, passphrase=functools.cache(_prompt_for_passphrase))  # whoever is asked is asked once
 
 
 def _prompt_for_passphrase() -> bytes | None:
@@ -162,7 +170,7 @@ def print_result(document: object, text: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     elif text:
-        click.echo(text)
+        click.echo(plain(text))
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -182,7 +190,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape("".join(character if character.isprintable() else "?" for character in text))
+    return escape(one_line(text))
 
 
 def certificate_document(store: Store, stored: StoredCertificate) -> dict[str, object]:
@@ -205,12 +213,15 @@ def key_word(present: bool | None) -> str:
 
 def days_left(certificate: certificates.Certificate) -> str:
     """Say how long a certificate is still valid."""
+    return time_left(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def time_left(begins: datetime.datetime, ends: datetime.datetime) -> str:
+    """Say how long that is still valid which begins and ends then."""
     now = current_time()
-    if now > certificate.not_valid_after_utc:
+    if now > ends:
         return "expired"
-    if now < certificate.not_valid_before_utc:
-        return "not yet valid"
-    return f"{(certificate.not_valid_after_utc - now).days} days"
+    return "not yet valid" if now < begins else f"{(ends - now).days} days"
 
 
 def find_certificate(store: Store, owner: str | None, label: str) -> StoredCertificate:
@@ -229,6 +240,8 @@ def read_contents(path: Path, password_file: Path | None) -> certificates.Conten
     """Read the certificates and keys in a file (`-` is standard input), asking for the password on a terminal."""
     if str(path) == "-":
         data, name = sys.stdin.buffer.read(files.LARGEST_FILE + 1), "standard input"
+        if len(data) > files.LARGEST_FILE:
+            raise KeyringError(f"{name} is larger than {files.LARGEST_FILE >> 20} MiB; this is no file of certificates")
     else:
         data, name = _read_named(path), str(path)
     password = password_in(password_file)
@@ -272,4 +285,9 @@ def counted(number: int, noun: str) -> str:
 
 def plain(text: str) -> str:
     """Take what could steer a terminal out of text that a foreign certificate has a part in."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return "\n".join(one_line(line) for line in text.split("\n"))
+
+
+def one_line(text: str) -> str:
+    """Take line ends out as well, where a foreign name must not begin a line of its own."""
+    return "".join(character if character.isprintable() else "?" for character in text)

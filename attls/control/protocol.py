@@ -31,6 +31,7 @@ HEADER_IDENTIFIER = b"TTLSHDR "
 HEADER_SIZE = _HEADER.size
 QUADRUPLET_SIZE = _QUADRUPLET.size
 MOST_QUADRUPLETS = 64
+LONGEST_USER = 8
 LARGEST_REQUEST = IOCTL_SIZE + LARGEST_BUFFER
 LARGEST_REPLY = _RESULT.size + IOCTL_SIZE + LARGEST_BUFFER
 
@@ -99,6 +100,7 @@ class Key(enum.IntEnum):
     CONNECTION_ACTION_NAME = 4
     CERTIFICATE = 5
     HOST_STATUS = 6
+    USER = 7  # ours: the user id whole, where it is longer than the eight bytes of TTLSi_UserID
 
 
 FLAG_FTP_DATA_CONNECTION = 0x01
@@ -168,12 +170,14 @@ class Ioctl:
     key_share: str = ""
 
     def pack(self) -> bytes:
-        """Return the 56 bytes; text that is too long for its field is cut (a user id to eight characters)."""
+        """Return the 56 bytes; a user id that does not fit is left out, for a shorter one would be somebody else's."""
         return self.pack_into(self, self.certificate_length)
 
     def pack_into(self, given: Ioctl, certificate_length: int) -> bytes:
         """Return the 56 bytes of these output fields with the input fields of `given`."""
-        user = _ascii(self.user, 8)
+        user = self.user.encode("utf-8", "replace")
+        if len(user) > LONGEST_USER:
+            user = b""
         return _IOCTL.pack(
             given.version,
             given.request,
@@ -207,7 +211,7 @@ class Ioctl:
             protocol=found[4],
             cipher=_text(found[5]),
             security_type=found[6],
-            user=_text(found[8][: min(found[7], 8)]),
+            user=found[8][: min(found[7], LONGEST_USER)].partition(b"\0")[0].decode("utf-8", "replace"),
             fips140=found[9],
             flags=found[10],
             buffer=found[11],

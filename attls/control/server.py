@@ -47,8 +47,14 @@ _MOST_DESCRIPTORS = 4  # room for what a client should not send; the kernel drop
 _CREDENTIALS = struct.Struct("3i")
 _SO_COOKIE = 57
 # A passed-on request: a word to know it by, and how many workers it has seen.
-_PASSED = struct.Struct("=4sB")
+_PASSED = struct.Struct("=4sH")
 _WORD = b"ATLS"
+# Put together once: the constants of `socket` are enums, whose arithmetic costs more than a system call.
+_RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_CUT = int(socket.MSG_CTRUNC | socket.MSG_TRUNC)
+_ROOM = LARGEST_REQUEST + _PASSED.size + 1
+_ANCILLARY_ROOM = socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
 _log = logging.getLogger("attls.control")
 
 
@@ -97,10 +103,10 @@ class Petition:
         """Close our copy of the program's socket before the answer: it must not outlive the program's own."""
         self.sock.close()
 
-    def pass_on(self) -> bool:
-        """Hand the request to the next worker; False when all have seen it."""
+    def pass_on(self, *, rounds: int = 1) -> bool:
+        """Hand the request to the next worker; False when all have seen it `rounds` times."""
         desk, client = self._desk, self._client
-        if client is None or desk._neighbour is None or self.seen + 1 >= desk._count:
+        if client is None or desk._neighbour is None or self.seen + 1 >= rounds * desk._count:
             return False
         header = _PASSED.pack(_WORD, self.seen + 1)
         descriptors = array.array("i", [self.sock.fileno(), client.sock.fileno()])
@@ -275,7 +281,7 @@ class Desk:
         client.petition = None
         client.deadline = self._clock() + IDLE_SECONDS
         try:
-            client.sock.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            client.sock.send(packet, _SEND)
         except OSError:
             self._drop(client)  # it does not read its answers
 
@@ -350,16 +356,12 @@ def _endpoint(address: str, port: int) -> Endpoint:
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
     """Receive one packet and the descriptors that came along; they are the caller's to close."""
-    packet, ancillary, flags, _ = sock.recvmsg(
-        LARGEST_REQUEST + _PASSED.size + 1,
-        socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4),
-        socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
-    )
+    packet, ancillary, flags, _ = sock.recvmsg(_ROOM, _ANCILLARY_ROOM, _RECEIVE)
     descriptors = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % 4])
-    return packet, list(descriptors), bool(flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
+    return packet, list(descriptors), bool(int(flags) & _CUT)
 
 
 def _program_socket(descriptors: list[int], *, truncated: bool) -> socket.socket:

@@ -114,6 +114,8 @@ def items(record: Record) -> dict[int, bytes]:
     }
     found: dict[int, bytes] = {key: name.encode() for key, name in names.items() if name is not None}
     if record.status == SECURE:
+        if record.cert_user is not None:
+            found[Key.USER] = record.cert_user.encode()
         if record.peer_certificate is not None:
             found[Key.CERTIFICATE] = record.peer_certificate
         settings = verdict.settings

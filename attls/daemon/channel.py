@@ -30,8 +30,8 @@ _CHUNK = 65536
 class Configure:
     """First order: who the worker is, the descriptors of its listeners, where its connection numbers start.
 
-    `control` are the descriptors of its part of the control channel, as `Mailroom.numbers` orders them; `workers` is
-    how many there are.
+    `control` are the descriptors of its part of the control channel, as `Mailroom.numbers` orders them, `handover`
+    those of the inboxes for connections; `workers` is how many there are.
     """
 
     worker: int
@@ -39,6 +39,7 @@ class Configure:
     listeners: tuple[int, ...]
     journal: bool
     control: tuple[int, ...] = ()
+    handover: tuple[int, ...] = ()
     workers: int = 1
 
 

@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -41,9 +42,10 @@ from attls.daemon.exec_calls import Calls
 from attls.daemon.exec_law import Law
 from attls.daemon.lookups import Lookups
 from attls.errors import AttlsError, DaemonError, InterceptError
-from attls.intercept import unprivileged
+from attls.intercept import reach, unprivileged
+from attls.intercept.reach import Programs
 from attls.intercept.seccomp import Architecture
-from attls.intercept.unprivileged import Notifications, Programs
+from attls.intercept.unprivileged import Notifications
 from attls.model import Defaults
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
@@ -290,6 +292,9 @@ class _Helper:
         handler = configure_log(self._log) if self._log is not None else None  # it has a thread, so not before a fork
         for problem in self._law.problems:
             _log.warning("%s", problem)
+        gc.collect()
+        gc.freeze()  # what start-up has left behind lives as long as we do; collections need not walk it
+        gc.set_threshold(50_000, 20, 20)
         try:
             trio.run(self._serve, notifications)
         finally:
@@ -302,22 +307,18 @@ class _Helper:
         Returns the held calls' descriptor, the socket on which the process waits to be let go, and its pidfd.
         """
         unprivileged.become_subreaper()
-        ours, programs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._program = os.fork()
         if not self._program:
             ours.close()
             self._front.close()
-            _in_child(lambda: self._become_program(programs))
-        number = programs.fileno()
-        data, descriptors, _, _ = socket.recv_fds(ours, _LONGEST_MESSAGE, 1)
-        if not descriptors:
-            raise InterceptError(data.decode() if data else "the process for the program ended too early")
-        reach = Programs(self._machine)
-        try:
-            unprivileged.probe(reach, self._program, number)
-        finally:
-            reach.close()
-        programs.close()
+            _in_child(lambda: self._become_program(theirs))
+        with theirs:
+            data, descriptors, _, _ = socket.recv_fds(ours, _LONGEST_MESSAGE, 1)
+            if not descriptors:
+                raise InterceptError(data.decode() if data else "the process for the program ended too early")
+            with contextlib.closing(Programs(self._machine)) as programs:
+                reach.probe(programs, self._program, theirs.fileno())
         return Notifications(descriptors[0]), ours, os.pidfd_open(self._program)
 
     def _become_program(self, supervisor: socket.socket) -> None:
@@ -466,8 +467,11 @@ def _open_log(path: Path | None) -> TextIO | None:
 def _inherited_descriptors() -> list[int]:
     """Return the descriptors beyond the usual three that we were given for the program: ours are closed on exec."""
     found = []
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-        number = int(name)
+    try:
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - numbers, not paths
+    except OSError as error:
+        raise DaemonError(f"attls exec needs /proc, which is not mounted here ({error.strerror})") from error
+    for number in map(int, names):
         with contextlib.suppress(OSError):
             if number > 2 and not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
                 found.append(number)

@@ -62,6 +62,16 @@ class Books:
         self._truths.pop(cookie, None)
 
     @property
+    def is_attentive(self) -> bool:
+        """Whether a connection that no rule covers matters: it is reported, or may follow a primary."""
+        return self._report is not None or bool(self.board.primaries)
+
+    @property
+    def has_truths(self) -> bool:
+        """Whether the truth about any socket is not what the kernel says."""
+        return bool(self._truths)
+
+    @property
     def wants_source(self) -> bool:
         """Whether a decision about a connect needs to know where it would come from."""
         return self.law.asks_source or bool(self.board.primaries)
@@ -88,8 +98,9 @@ class Books:
         record = self.ledger.open(flow, owner, verdict, generation=0)
         settings = verdict.settings
         if settings is not None and settings.secondary_map and verdict.rule is not None and owner.pid is not None:
-            if self._primary(flow, owner, self.law.match(flow, owner)) is not None:
-                record.map_type = "Secondary"
+            followed = self._primary(flow, owner, self.law.match(flow, owner))
+            if followed is not None:
+                record.follow(self.ledger.records.get(followed.connid))
             else:
                 ends = flow.local.address, flow.remote.address
                 self.board.primaries.add(

@@ -39,8 +39,17 @@ from attls.daemon.exec_listeners import Listeners, loopback
 from attls.errors import AttlsError
 from attls.intercept import doorway, seccomp
 from attls.intercept.doorway import Doorway
+from attls.intercept.reach import Programs, has_signal, process_of
 from attls.intercept.seccomp import Architecture, Call, Notification
-from attls.intercept.unprivileged import NonBlocking, Notifications, Programs, connect, has_signal, listen, process_of
+from attls.intercept.unprivileged import (
+    NonBlocking,
+    Notifications,
+    connect,
+    connect_at_once,
+    is_multipath,
+    is_tcp,
+    listen,
+)
 from attls.intercept.unprivileged_owner import command_of, owner_of
 from attls.model import Direction, Endpoint, Flow, Owner, Verdict, canonical_address
 from attls.observe import Ledger
@@ -49,16 +58,14 @@ from attls.relay.connection import Relay
 from attls.tls import Environment
 
 ERESTARTSYS = 512  # the kernel's own word for "a signal came": restarts the call, or EINTR, as the handler was set up
-_IPPROTO_MPTCP = 262
-_TCP = (socket.IPPROTO_TCP, _IPPROTO_MPTCP)
 _LONGEST_ADDRESS = 128  # sizeof(struct sockaddr_storage)
 _LOOK_SECONDS = 0.1  # how often held calls are looked at: has the program been killed, does a signal wait?
 _DECIDED = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
-_SYN_SENT, _SYN_RECEIVED, _CLOSED = 2, 3, 7  # TCP_INFO's states, include/net/tcp_states.h
+_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
 _MOST_FAILURES = 1024
 _MOST_NAMES = 4096
 _NOWHERE = {host: Endpoint(canonical_address(host), 0) for host in ("0.0.0.0", "::")}  # noqa: S104 - nobody binds it
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_MOST_PLACES = 4096
 
 _log = logging.getLogger("attls.exec")
 
@@ -139,6 +146,7 @@ class Calls:
         self._held: dict[int, Held] = {}
         self._failures: OrderedDict[int, int] = OrderedDict()
         self._names: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
+        self._free: dict[bytes, bool] = {}  # by sockaddr: whether no rule can protect what goes there
         self._listeners = Listeners(self.books, self.programs, reactor, clock=clock)
         self._wakeup = trio.Event()
         handlers: dict[Call, Callable[[Notification], None]] = {
@@ -222,7 +230,7 @@ class Calls:
         except OSError:  # no socket at all
             os.close(descriptor)
             raise
-        if sock.proto in _TCP and sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM:
+        if is_tcp(sock):
             return sock
         sock.close()
         if kind:
@@ -244,10 +252,34 @@ class Calls:
                 raise OSError(errno.EINVAL, "the length of the address")
             raw = self.programs.read(notification.thread, notification.arguments[1], length)
             if self._notifications.is_valid(notification.identifier):
-                keep = self._decide_connect(notification, sock, raw)
+                if self._is_of_no_concern(sock, raw):
+                    keep = self._connect_natively(notification, sock, raw)
+                else:
+                    keep = self._decide_connect(notification, sock, raw)
         finally:
             if not keep:
                 sock.close()
+
+    def _is_of_no_concern(self, sock: socket.socket, raw: bytes) -> bool:
+        """Tell whether a connect to `raw` is the kernel's own whoever makes it, with nothing to be noted or told.
+
+        Most connects of most programs are of this sort, and the less is done for one of them the better: between two
+        of them our code has left the processor's caches.
+        """
+        known = self._free.get(raw)
+        if known is None:
+            destination = seccomp.endpoint(raw)
+            known = destination is not None and _reached(destination) not in self.books.law.destinations
+            if len(self._free) >= _MOST_PLACES:
+                self._free.clear()
+            self._free[raw] = known
+        if not known or self.books.is_attentive:
+            return False
+        if not (self._attempts or self._failures or self._names or self.books.has_truths):
+            return True
+        cookie = doorway.cookie(sock)
+        seen = cookie in self._attempts or cookie in self._failures or cookie in self._names
+        return not seen and self.books.truth(cookie) is None
 
     def _decide_connect(self, notification: Notification, sock: socket.socket, raw: bytes) -> bool:
         """Answer, or begin what will; True where `sock` is kept for that."""
@@ -259,8 +291,7 @@ class Calls:
         if destination is None:
             self.books.forget(cookie)
             return self._connect_natively(notification, sock, raw)
-        if destination.address.is_unspecified:  # to the kernel that is this host
-            destination = Endpoint(loopback(destination), destination.port)
+        destination = _reached(destination)
         # After a failed connect a socket still shows the port that it had, which is no longer its own.
         name = self._names.get(cookie) or sock.getsockname()
         flow = self._flow(sock, raw, destination, name)
@@ -289,17 +320,14 @@ class Calls:
         return Flow(Direction.OUTBOUND, local, destination)
 
     def _connect_natively(self, notification: Notification, sock: socket.socket, raw: bytes) -> bool:
-        with NonBlocking(sock) as mode:
-            number = connect(sock, raw)
-        if number in (errno.EINPROGRESS, errno.EALREADY) and mode.was_blocking:
-            number = _outcome(sock)  # over loopback it is decided already
-        if number != errno.EINPROGRESS or not mode.was_blocking:
+        number, waits = connect_at_once(sock, raw)
+        if not waits or number not in _UNDER_WAY:
             self._notifications.answer(notification.identifier, error=number)
             return False
         held = self._hold(notification, sock, socket.SO_SNDTIMEO, errno.EINPROGRESS)
 
         def written(mask: int) -> None:
-            if mask & _DECIDED and (number := _outcome(sock)) != errno.EINPROGRESS:
+            if mask & _DECIDED and (number := connect_at_once(sock, raw)[0]) not in _UNDER_WAY:
                 self._let_go(held, error=number)
 
         self._reactor.watch(sock, written)
@@ -333,7 +361,7 @@ class Calls:
         environment: Environment | None = None
         settings = verdict.settings
         assert settings is not None
-        if sock.proto == _IPPROTO_MPTCP or not doorway.shares_our_network(sock):
+        if is_multipath(sock) or not doorway.shares_our_network(sock):
             why = "the socket is a Multipath TCP one, or in another network namespace"
             self.books.turn_away(flow, owner, verdict, errors.UNREACHABLE, why)
             self._notifications.answer(identifier, error=errno.ENETUNREACH)
@@ -614,13 +642,11 @@ class Calls:
                 self._let_go(held, error=ERESTARTSYS if held.petition is None else errno.EINTR)
 
 
-def _outcome(sock: socket.socket) -> int:
-    """Tell how a connect of a socket stands: 0, EINPROGRESS, or the errno with which it failed (which is taken out)."""
-    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    if state in (_SYN_SENT, _SYN_RECEIVED):
-        return errno.EINPROGRESS
-    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return number or (errno.ECONNABORTED if state == _CLOSED else 0)
+def _reached(destination: Endpoint) -> Endpoint:
+    """Return where a connect to `destination` goes: the unspecified address is this host to the kernel."""
+    if destination.address.is_unspecified:
+        return Endpoint(loopback(destination), destination.port)
+    return destination
 
 
 def _spelled(address: object, family: int) -> str:

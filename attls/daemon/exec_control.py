@@ -21,8 +21,8 @@ from attls.daemon.exec_law import Law
 from attls.daemon.secondary import Primaries
 from attls.daemon.switchboard import Switchboard
 from attls.intercept import doorway
+from attls.intercept.reach import Programs
 from attls.intercept.seccomp import Notification
-from attls.intercept.unprivileged import Programs
 from attls.intercept.unprivileged_owner import owner_of
 from attls.model import Direction, Endpoint, Flow, TlsSettings
 from attls.observe import Ledger, Record
@@ -84,7 +84,7 @@ class Petition:
         """Close our copy of the program's socket before the answer: it must not outlive the program's own."""
         self.sock.close()
 
-    def pass_on(self) -> bool:
+    def pass_on(self, *, rounds: int = 1) -> bool:
         """There is nobody else to ask."""
         return False
 

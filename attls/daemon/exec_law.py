@@ -6,8 +6,10 @@ need it, not the start; only where no rule could be served at all is there nothi
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,20 @@ from attls.daemon.generation import GenerationError, belongs_to_connection_user,
 from attls.errors import AttlsError, KeyringError
 from attls.intercept.seccomp import Call
 from attls.keyring import Store, UserMap
-from attls.model import Conditions, Defaults, Direction, Endpoint, Flow, HandshakeRole, Owner, TlsSettings, Verdict
+from attls.model import (
+    Address,
+    AddressRange,
+    Conditions,
+    Defaults,
+    Direction,
+    Endpoint,
+    Flow,
+    HandshakeRole,
+    Owner,
+    PortRange,
+    TlsSettings,
+    Verdict,
+)
 from attls.policy import PolicySet, Rule
 from attls.tls import Environment, Staples
 
@@ -60,6 +75,7 @@ class Law:
         self._rules = {rule.name: rule for rule in self.policy.rules}
         self._jobs = tuple(each for each in conditions if each.job is not None)
         outbound = [each for each in conditions if Direction.OUTBOUND in each.directions]
+        self.destinations = Destinations(self.policy.rules)
         self.asks_source = any(each.local_addresses for each in outbound)
         self.asks_source_port = any(_narrows(each.local_ports) for each in outbound)
 
@@ -128,6 +144,32 @@ class Law:
         return [environment.staples for environment in made if environment.staples is not None]
 
 
+class Destinations:
+    """Where a connection has to go for some rule to put it under TLS, whoever makes it and when."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._conditions = [
+            rule.conditions
+            for rule in rules
+            if rule.verdict.enabled and Direction.OUTBOUND in rule.conditions.directions
+        ]
+        everywhere = (PortRange(0, 65535),)
+        ports = chain.from_iterable(each.remote_ports or everywhere for each in self._conditions)
+        # Where a walk along all ports gets into one that matters, and out of it again, by turns.
+        self._boundaries: list[int] = []
+        for each in sorted(ports, key=lambda ports: ports.first):
+            if self._boundaries and each.first <= self._boundaries[-1]:
+                self._boundaries[-1] = max(self._boundaries[-1], each.last + 1)
+            else:
+                self._boundaries += (each.first, each.last + 1)
+
+    def __contains__(self, destination: Endpoint) -> bool:
+        return bisect_right(self._boundaries, destination.port) % 2 == 1 and any(
+            _within(destination.port, each.remote_ports) and _reaches(each.remote_addresses, destination.address)
+            for each in self._conditions
+        )
+
+
 def could_match(conditions: Conditions, flow: Flow) -> bool:
     """Tell whether direction and ports allow a match: cheap, and wrong in one direction only."""
     return (
@@ -143,3 +185,8 @@ def _within(port: int, ranges: Sequence[Any]) -> bool:
 
 def _narrows(ranges: Collection[Any]) -> bool:
     return bool(ranges) and not any(each.first <= 1 and each.last >= 65535 for each in ranges)
+
+
+def _reaches(ranges: Sequence[AddressRange], address: Address) -> bool:
+    number, version = int(address), address.version
+    return not ranges or any(each.version == version and each.first <= number <= each.last for each in ranges)

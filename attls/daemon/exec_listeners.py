@@ -30,7 +30,8 @@ from attls.daemon.exec_books import Books, Truth
 from attls.daemon.service import reset
 from attls.errors import AttlsError
 from attls.intercept import doorway, seccomp
-from attls.intercept.unprivileged import NonBlocking, Programs, Watch, connect, holders_of
+from attls.intercept.reach import Programs, holders_of
+from attls.intercept.unprivileged import NonBlocking, Watch, connect
 from attls.intercept.unprivileged_owner import owner_of
 from attls.model import Address, Direction, Endpoint, Flow, Owner, Verdict, canonical_address
 from attls.relay import Reactor

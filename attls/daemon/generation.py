@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from attls import policy
@@ -101,18 +101,25 @@ def load(
         rules = policy.load(path, defaults, datasets=datasets)
     except OSError as error:
         raise GenerationError([f"cannot read the policy {path}: {error.strerror}"]) from error
-    return _with_rings(rules, keyrings, number=number, previous=previous)
+    generation, problems = _with_rings(rules, keyrings, number=number, previous=previous)
+    if problems:
+        raise GenerationError(problems)
+    return generation
 
 
-def renew(previous: Generation, keyrings: Path, *, number: int) -> Generation:
+def renew(previous: Generation, keyrings: Path, *, number: int) -> tuple[Generation, tuple[str, ...]]:
     """Read the rings again and keep the policy: somebody may be in the middle of editing its file.
 
-    Raises GenerationError with a sentence for each ring that cannot be read.
+    A ring that cannot be read stays as it was, so that it does not hold up the others; there is a sentence for each.
     """
-    return _with_rings(previous.policy, keyrings, number=number, previous=previous)
+    then, problems = _with_rings(previous.policy, keyrings, number=number, previous=previous)
+    return replace(then, rings={**previous.rings, **then.rings}), problems
 
 
-def _with_rings(rules: PolicySet, keyrings: Path, *, number: int, previous: Generation | None) -> Generation:
+def _with_rings(
+    rules: PolicySet, keyrings: Path, *, number: int, previous: Generation | None
+) -> tuple[Generation, tuple[str, ...]]:
+    # The generation with the rings that can be read, and what is wrong with the others.
     store = Store(keyrings)
     rings: dict[RingKey, Keyring] = {}
     labels: dict[RingKey, set[str | None]] = {}
@@ -140,12 +147,11 @@ def _with_rings(rules: PolicySet, keyrings: Path, *, number: int, previous: Gene
             users = store.user_map()
         except (KeyringError, OSError) as error:
             sentences.append(f"the map from certificates to users cannot be read: {error}")
-    if sentences:
-        raise GenerationError(sentences)
+            users = previous.users if previous else users
     verdicts = [rule.verdict for rule in rules.rules]
     groups = tuple(dict.fromkeys(verdict.group for verdict in verdicts if verdict.group))
     environments = dict.fromkeys(verdict.environment for verdict in verdicts if verdict.environment)
-    return Generation(
+    generation = Generation(
         number,
         rules,
         # A key that nobody presents has no business in a process that talks to the network.
@@ -156,6 +162,7 @@ def _with_rings(rules: PolicySet, keyrings: Path, *, number: int, previous: Gene
         loaded=time.time(),
         users=users,
     )
+    return generation, tuple(sentences)
 
 
 def _numbered(names: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """Carrying out inquiries about revocation: HTTP requests as trio tasks, beside the reactor and never in its way.
 
 The sockets carry our network mark, so that steering leaves them alone; nothing that is asked here can come to ask
-about itself. A request has one deadline for everything from the name's address to the last byte, and a largest size.
-Equal questions that are under way are asked once, and no server has all our attention: who is slow holds up those who
-ask there. Redirects are not followed, and only plain http is spoken: answers
-are signed, and a question about a certificate cannot wait for another one.
+about itself. A request has one deadline for everything from its turn to the last byte, and a largest size. Equal
+questions that are under way are asked once, and no server takes all our attention: a slow one holds up those who ask
+there. Redirects are not followed, and only plain http is spoken: answers are signed, and a question about a certificate
+cannot wait for another one.
 """
 
 from __future__ import annotations
@@ -158,11 +158,11 @@ class Lookups:
         request = http.send(h11.Request(method=method, target=target, headers=headers))
         body = http.send(h11.Data(question.body)) if question.body is not None else b""
         http.send(h11.EndOfMessage())
-        async with await self._connect(host, port) as stream:
+        async with await self._connect(host, port, question.seconds) as stream:
             await stream.send_all((request or b"") + (body or b""))
             return await _answer(http, stream, question)
 
-    async def _connect(self, host: str, port: int) -> trio.SocketStream:
+    async def _connect(self, host: str, port: int, seconds: int) -> trio.SocketStream:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         problem: OSError = OSError("no address")
         for family, kind, protocol, _, address in found:
@@ -170,7 +170,11 @@ class Lookups:
             try:
                 if self._mark is not None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
-                await sock.connect(address)
+                with trio.fail_after(seconds / len(found)):  # an address that leads nowhere leaves time for the others
+                    await sock.connect(address)
+            except trio.TooSlowError:
+                sock.close()
+                problem = OSError("no answer")
             except OSError as error:
                 sock.close()
                 problem = error

@@ -41,6 +41,7 @@ from attls.relay import Reactor
 from attls.tls import Environment, Staples
 
 if TYPE_CHECKING:
+    from attls.daemon.handover import Handover
     from attls.daemon.switchboard import Switchboard
 
 ACCEPT_BATCH = 64
@@ -66,6 +67,10 @@ class Listener(Protocol):
     @property
     def sock(self) -> socket.socket:
         """The listening socket, non-blocking."""
+
+    @property
+    def direction(self) -> Direction:
+        """Which way the connections go that come here."""
 
     def intercepted(self, accepted: socket.socket) -> Flow:
         """Tell which flow `accepted` is; raises InterceptError for one that was made to attls itself."""
@@ -166,6 +171,8 @@ class Service:
         # Tell the other workers of a primary, and of its end; None where there are no others.
         self.introduce: Callable[[Primary], Awaitable[None]] | None = None
         self.dismiss: Callable[[int], Awaitable[None]] | None = None
+        # The way to the worker of the primary; None where there are no others.
+        self.handover: Handover | None = None
         # Answers the programs of our connections; told of each one. None where there is no control channel.
         self.switchboard: Switchboard | None = None
         # Keeps fresh what the environments in force staple; told whenever those change.
@@ -265,6 +272,8 @@ class Service:
         self._accepting = True
         for listener in self._listeners:
             self._watch(listener)
+        if self.handover is not None:
+            self.reactor.watch_listener(self.handover.inbox, lambda _mask: self._take_handed_over())
 
     def _watch(self, listener: Listener) -> None:
         self.reactor.watch_listener(listener.sock, lambda _mask: self._accept(listener))
@@ -297,11 +306,19 @@ class Service:
         if self._accepting:
             self._watch(listener)
 
-    def _take(self, listener: Listener, accepted: socket.socket) -> None:
+    def _take_handed_over(self) -> None:
+        """Take the connections that other workers have handed to us, since they follow one of ours."""
+        assert self.handover is not None
+        while (handed := self.handover.take()) is not None:
+            direction, accepted = handed
+            listener = next(each for each in self._listeners if each.direction is direction)
+            self._take(listener, accepted, handed_over=True)
+
+    def _take(self, listener: Listener, accepted: socket.socket, *, handed_over: bool = False) -> None:
         flow: Flow | None = None
         try:
             flow = listener.intercepted(accepted)
-            self._admit(listener, accepted, flow)
+            self._admit(listener, accepted, flow, handed_over=handed_over)
         except InterceptError as error:
             self._refuse(accepted, flow, errors.LOOP, str(error))
         except OSError as error:
@@ -311,7 +328,7 @@ class Service:
             _log.exception("internal error while admitting %s", flow)
             self._refuse(accepted, flow, errors.INTERNAL)
 
-    def _admit(self, listener: Listener, accepted: socket.socket, flow: Flow) -> None:
+    def _admit(self, listener: Listener, accepted: socket.socket, flow: Flow, *, handed_over: bool) -> None:
         law = self.law
         if law is None:
             self._refuse(accepted, flow, errors.STOPPED, "no policy is in force yet")
@@ -327,15 +344,21 @@ class Service:
             owner = self._owner(flow, complete=True) or owner
             followed = self._followed(flow, owner, verdict, law)
             if followed is not None:
+                if not handed_over and self._hand_to_primary(followed, listener, accepted):
+                    return
                 owner, verdict = replace(owner, user=followed.user), law.rule(followed.rule).verdict
         elif not wants_job and verdict.rule is not None and (verdict.trace & messages.INFO or law.maps_by_job(verdict)):
             owner = self._owner(flow, complete=True) or owner  # EZD1281I names the job, a criterion asks for it
+        if handed_over and followed is None:
+            # What it followed, and what protected it, ended on the way: it must not go on in clear for that.
+            self._refuse(accepted, flow, errors.STOPPED, "the connection that it followed has just ended")
+            return
         if verdict.enabled and self._is_overloaded(flow, owner):
             self._refuse(accepted, flow, errors.OVERLOAD, owner=owner, verdict=verdict)
             return
         record = self.ledger.open(flow, owner, verdict, generation=law.generation.number)
         if followed is not None:
-            record.map_type = "Secondary"
+            record.follow(self.ledger.records.get(followed.connid))
         if self.switchboard is not None:
             self.switchboard.admitted(record, law)
         settings = verdict.settings
@@ -374,6 +397,14 @@ class Service:
         if verdict.rule is not None and law.rule(verdict.rule).priority >= rule.priority:
             return None
         return found
+
+    def _hand_to_primary(self, primary: Primary, listener: Listener, accepted: socket.socket) -> bool:
+        """Hand a connection to the worker that has its primary's TLS session, if that is another one."""
+        return (
+            self.handover is not None
+            and primary.worker != self.ledger.worker
+            and self.handover.give(primary.worker, listener.direction, accepted)
+        )
 
     async def _introduce_and_carry(self, law: Law, listener: Listener, accepted: socket.socket, record: Record) -> None:
         """Let every worker know of a primary before its program hears of it; only then can something follow it."""
@@ -534,6 +565,8 @@ class Service:
         if self._accepting:
             for listener in self._listeners:
                 self._accept(listener)
+            if self.handover is not None:
+                self._take_handed_over()
 
     def stop_accepting(self) -> None:
         """Take what is in the backlog (it came while we were still in charge), then accept nothing more."""
@@ -543,6 +576,10 @@ class Service:
             with contextlib.suppress(OSError, ValueError):
                 self.reactor.unwatch(listener.sock.fileno())
             listener.sock.close()
+        if self.handover is not None:
+            self._take_handed_over()
+            with contextlib.suppress(OSError, ValueError):
+                self.reactor.unwatch(self.handover.inbox.fileno())
 
     async def drain(self, seconds: float) -> None:
         """Wait until no connection is left, at most `seconds`, then reset the rest."""

@@ -159,13 +159,13 @@ class Listener:
 
     def __init__(self, sock: socket.socket, direction: Direction, own_ports: Sequence[int]) -> None:
         self.sock = sock
-        self._direction = direction
+        self.direction = direction
         self._own_ports = own_ports
         self._dial: Callable[[Flow], socket.socket] = dial_outbound if direction is Direction.OUTBOUND else dial_inbound
 
     def intercepted(self, accepted: socket.socket) -> Flow:
         """Tell which flow `accepted` is; raises InterceptError for one made to attls itself, OSError if it is gone."""
-        found = intercepted_at(accepted, self._direction, self._own_ports)
+        found = intercepted_at(accepted, self.direction, self._own_ports)
         if not isinstance(found, Intercepted):
             raise InterceptError(found.text)
         return found.flow

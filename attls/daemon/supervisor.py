@@ -216,6 +216,7 @@ class Supervisor:
         self._restarts = 0
         self._retired = Counts()
         self._last_error = ""
+        self._ring_error = ""
         self._steered = False
         self._change = trio.Lock()
         self._numbers = 0
@@ -400,7 +401,7 @@ class Supervisor:
             undo.callback(ours.close)
             descriptors = [each for each in self._listeners[number] if each >= 0]
             if self._mailroom is not None:
-                descriptors += self._mailroom.numbers(number)
+                descriptors += self._mailroom.numbers(number) + self._mailroom.handover(number)
             root = str(Path(attls.__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
             child = subprocess.Popen(
@@ -424,6 +425,7 @@ class Supervisor:
             listeners=self._listeners[number],
             journal=self._journal,
             control=self._mailroom.numbers(number) if self._mailroom is not None else (),
+            handover=self._mailroom.handover(number) if self._mailroom is not None else (),
             workers=self._options.workers,
         )
 
@@ -527,7 +529,11 @@ class Supervisor:
                 return {"ok": False, "problems": [f"the daemon is {self._state}"], "diagnostics": []}
             process.notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
-                return await self._replace(self._load)
+                reply = await self._replace(self._load)
+                self._last_error = _failure(reply)
+                if reply["ok"]:
+                    self._ring_error = ""
+                return reply
             finally:
                 process.notify_service_manager("READY=1")
 
@@ -548,7 +554,6 @@ class Supervisor:
         except Exception:  # noqa: BLE001 - a bug of ours keeps the policy in force, and everybody connected
             _log.exception("internal error while refreshing; the policy in force stays")
             return self._refresh_failed(["an internal error; see the log of the daemon"], [])
-        self._last_error = ""
         diagnostics = generation.policy.diagnostics
         _log.info("refreshed: generation %d, %d rules", generation.number, len(generation.policy.rules))
         return {
@@ -575,18 +580,23 @@ class Supervisor:
                     await watch.changed()
                 async with self._change:
                     if self._state == "running":
-                        await self._replace(partial(self._renew, first=is_new))
+                        unread: list[str] = []
+                        reply = await self._replace(partial(self._renew, unread, first=is_new))
+                        self._ring_error = _failure(reply) or "; ".join(unread)
 
     def _ring_directories(self) -> tuple[Path, ...]:
         generation = self._generation
         assert generation is not None
-        references = {settings.keyring for settings in settings_in_use(generation.policy.rules)}
+        in_use = settings_in_use(generation.policy.rules)
+        references = {settings.keyring for settings in in_use}
+        references |= {settings.keyring_stash_file for settings in in_use if settings.keyring_stash_file}
         # The store is watched in any case: it also says which certificate stands for which user.
         return self._store.watched([*references, "*AUTH*/*"])
 
-    async def _renew(self, *, first: bool) -> Generation | None:
+    async def _renew(self, unread: list[str], *, first: bool) -> Generation | None:
         """Return a generation with the rings as they are now, None where nothing has come of the change.
 
+        Adds to `unread` a sentence for each ring that cannot be read and so stays as it was.
         Rings of connections' own users are not in a generation; when something has changed, not at the `first` look,
         theirs may have, so workers have to ask for them again.
         """
@@ -594,7 +604,10 @@ class Supervisor:
         assert now is not None
         self._numbers += 1
         number = self._numbers
-        then = await trio.to_thread.run_sync(lambda: renew(now, self._options.keyrings, number=number))
+        then, problems = await trio.to_thread.run_sync(lambda: renew(now, self._options.keyrings, number=number))
+        for problem in problems:
+            _log.error("%s; until this is mended, what was there before stays in force", problem)
+        unread += problems
         of_users = any(belongs_to_connection_user(each.keyring) for each in settings_in_use(now.policy.rules))
         if (then.rings, then.users) == (now.rings, now.users) and (first or not of_users):
             self._numbers -= 1
@@ -648,12 +661,10 @@ class Supervisor:
         await _all(settle, workers)
 
     def _refresh_failed(self, problems: Sequence[str], diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        failures = [finding for finding in diagnostics if finding["severity"] == "error"]
         for finding in diagnostics:
             _log.error("%s", display.finding(finding))
         for problem in problems:
             _log.error("%s", problem)
-        self._last_error = "; ".join(problems) or f"the policy has {len(failures)} errors"
         assert self._generation is not None
         _log.error("refresh failed; generation %d stays in force", self._generation.number)
         return {"ok": False, "problems": list(problems), "diagnostics": list(diagnostics)}
@@ -833,7 +844,7 @@ class Supervisor:
             "connections": live,
             "stale": sum(report["stale"] for report in reports),
             "handshakes": sum(report["handshakes"] for report in reports),
-            "last_error": self._last_error or None,
+            "last_error": "; ".join(filter(None, (self._last_error, self._ring_error))) or None,
             "counts": counts.as_json(),
         }
         values["metrics"] = prometheus(counts, live=live, workers=len(self._workers), generation=generation.number)
@@ -868,6 +879,14 @@ def _primary(worker: int, message: Mapping[str, Any]) -> Primary:
         str(message["rule"]),
         None if message["user"] is None else str(message["user"]),
     )
+
+
+def _failure(reply: Mapping[str, Any]) -> str:
+    """Say in one line what could not be put in force, nothing when all was."""
+    if reply["ok"]:
+        return ""
+    errors = sum(finding["severity"] == "error" for finding in reply["diagnostics"])
+    return "; ".join(reply["problems"]) or f"the policy has {errors} errors"
 
 
 def _endpoint(text: object) -> Endpoint:

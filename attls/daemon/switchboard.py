@@ -167,7 +167,8 @@ class Switchboard:
             self._service.accept_waiting()
             record = self._find(petition)
         if record is None:
-            if not petition.pass_on():
+            # Where there are primaries it may be on its way to another worker, which then has it in the second round.
+            if not petition.pass_on(rounds=2 if self._service.primaries else 1):
                 self._answer_unknown(petition)
             return
         if petition.call.bits & CONTROLLING:

@@ -38,6 +38,7 @@ from attls.daemon.channel import (
     Settle,
     worker_end,
 )
+from attls.daemon.handover import Handover
 from attls.daemon.lookups import Lookups
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.secondary import Primary
@@ -78,6 +79,9 @@ class Worker:
         reactor.start_inquiry = self.lookups.start
         self.service.keep_staples = self.lookups.keep
         self._unknown: dict[int, trio.Event] = {}
+        if order.handover and order.workers > 1:
+            inbox, *outlets = (socket.socket(fileno=number) for number in order.handover)
+            self.service.handover = Handover(inbox, outlets)
         if order.workers > 1:
             self.service.introduce = self._introduce
             self.service.dismiss = self._dismiss

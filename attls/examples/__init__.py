@@ -1,4 +1,4 @@
-"""Small programs that know AT-TLS, to read and to copy: controlling servers of real protocols, and an aware server.
+"""Small programs that know AT-TLS: servers and clients of real protocols that start TLS themselves.
 
-None of them contains any TLS. They agree on it in their protocol and then ask `attls.client` for it.
+None of them contains any TLS. They agree on it in their protocol and then ask `attls.client` for it; `login` only asks.
 """

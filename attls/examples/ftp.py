@@ -30,6 +30,7 @@ class Session:
         self.secure = False
         self.protect = False
         self.listener: socket.socket | None = None
+        self.invitation: int | None = None
 
     def hold(self) -> None:
         """Answer commands until QUIT."""
@@ -78,7 +79,7 @@ class Session:
 
     def do_feat(self, _: str) -> None:
         """Tell what is here."""
-        self.lines.write("211-here is", " AUTH TLS", " PBSZ", " PROT", " CCC", " EPSV", " SIZE", "211 end")
+        self.lines.write("211-here is", " AUTH TLS", " PBSZ", " PROT", " CCC", " EPSV", " EPRT", " SIZE", "211 end")
 
     def do_user(self, _: str) -> None:
         """Let everybody in."""
@@ -127,10 +128,31 @@ class Session:
         address, port = self.listener.getsockname()[:2]
         self.lines.write(f"227 come ({address.replace('.', ',')},{port >> 8},{port & 255})")
 
-    def listen(self) -> None:
-        """Listen on the first port that is free."""
+    def do_eprt(self, where: str) -> None:
+        """Connect to the client for the next data connection (RFC 2428)."""
+        self.invite(where.rpartition(where[:1])[0].rpartition(where[:1])[2])
+
+    def do_port(self, where: str) -> None:
+        """Connect to the client for the next data connection, the old way."""
+        high, _, low = where.rpartition(",")
+        self.invite(str(int(high.rpartition(",")[2]) * 256 + int(low)))
+
+    def invite(self, port: str) -> None:
+        """Note where to connect to: a port of the client itself, never of anybody else."""
+        self.invitation = int(port)
+        self.forget_listener()
+        self.lines.write("200 ok")
+
+    def forget_listener(self) -> None:
+        """Listen no more."""
         if self.listener is not None:
             self.listener.close()
+            self.listener = None
+
+    def listen(self) -> None:
+        """Listen on the first port that is free."""
+        self.forget_listener()
+        self.invitation = None
         for port in self.ports:
             with contextlib.suppress(OSError):
                 self.listener = socket.create_server((self.sock.getsockname()[0], port), family=self.sock.family)
@@ -140,13 +162,16 @@ class Session:
 
     def data(self) -> socket.socket | None:
         """Return the data connection, under TLS if it is to be; None where that did not work."""
-        if self.listener is None:
-            self.lines.write("425 say EPSV first")
+        if self.listener is None and self.invitation is None:
+            self.lines.write("425 say EPSV or EPRT first")
             return None
         self.lines.write("150 here it comes")
-        with self.listener:
+        if self.listener is not None:
             sock, _ = self.listener.accept()
-        self.listener = None
+            self.forget_listener()
+        else:
+            address = (self.sock.getpeername()[0], self.invitation)
+            sock = socket.create_connection(address, IDLE_SECONDS, (self.sock.getsockname()[0], 0))
         sock.settimeout(IDLE_SECONDS)
         if self.protect:
             try:

@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from attls.client import AttlsControlError
+
 LONGEST_LINE = 4096
 IDLE_SECONDS = 120.0
 
@@ -57,7 +59,10 @@ def serve(address: str, port: int, talk: Callable[[socket.socket], None]) -> Non
     def one(accepted: socket.socket) -> None:
         with accepted, contextlib.suppress(EOFError, ValueError, OSError):
             accepted.settimeout(IDLE_SECONDS)
-            talk(accepted)
+            try:
+                talk(accepted)
+            except AttlsControlError as error:
+                print(f"connection ended: {error}", file=sys.stderr)
 
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family, backlog=128) as listener:

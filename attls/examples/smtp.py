@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 
 from attls import client
-from attls.client import AttlsControlError, PolicyStatus
+from attls.client import PolicyStatus
 from attls.examples.serving import Lines, run
 
 
@@ -34,11 +34,7 @@ def talk(sock: socket.socket) -> None:
                 lines.write("454 TLS is not available now")
                 continue
             lines.write("220 go ahead")
-            try:
-                status = client.start_tls(sock)
-            except AttlsControlError:
-                return  # the connection has been reset; there is nobody to tell
-            secure = status.is_secure
+            secure = client.start_tls(sock).is_secure
         elif verb == "QUIT":
             lines.write("221 bye")
             return

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from attls.model import Endpoint
 
@@ -193,8 +194,7 @@ def program(architecture: Architecture, calls: Collection[Call]) -> bytes:
 # Messages
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """A held system call: `thread` made it (a thread id), `arguments` are its six registers."""
 
     identifier: int
@@ -211,8 +211,8 @@ class Notification:
 
 def parse(message: bytes | bytearray) -> Notification:
     """Read a struct seccomp_notif."""
-    identifier, thread, _, number, audit, _, *arguments = _NOTIFICATION.unpack(message)
-    return Notification(identifier, thread, number, audit, tuple(arguments))
+    fields = _NOTIFICATION.unpack(message)
+    return Notification(fields[0], fields[1], fields[3], fields[4], fields[6:])
 
 
 def response(identifier: int, *, value: int = 0, error: int = 0, flags: int = 0) -> bytes:

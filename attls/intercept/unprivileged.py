@@ -1,12 +1,8 @@
-"""The kernel's side of `attls exec`: installs the filter, receives held calls, reaches into the program that made them.
+"""The kernel's side of `attls exec`: installs the filter, receives held calls, does on our duplicates what they ask.
 
-All of it works for an ordinary user, as long as the program is ours to trace (same user, dumpable, our descendant where
-Yama asks for that). Rule of the house: memory of the program is read once, and a descriptor of it is duplicated once;
-what is then done is done on our duplicate, so that nothing the program changes meanwhile can turn a decision around.
-After reading, `Notifications.is_valid` tells whether the answer was still about that call (seccomp_unotify(2)).
-
-Numbers of threads are only ever used while their call is held; a number that was reused gives a pidfd that does not
-know the descriptor, or a notification that is no longer valid.
+What is done is done on our own duplicate of the program's descriptor, after its memory was read once, so that nothing
+the program changes meanwhile can turn a decision around. After reading, `Notifications.is_valid` tells whether the
+answer was still about that call (seccomp_unotify(2)). How to get at descriptors and memory: `attls.intercept.reach`.
 """
 
 from __future__ import annotations
@@ -20,8 +16,7 @@ import platform
 import select
 import socket
 import struct
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Collection
 
 from attls.errors import InterceptError
 from attls.intercept import seccomp
@@ -30,26 +25,18 @@ from attls.intercept.seccomp import ARCHITECTURES, Architecture, Call, Notificat
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER = 36
 _SECCOMP_SET_MODE_FILTER = 1
-_PIDFD_THREAD = os.O_EXCL  # Linux 6.9: a pidfd of one thread, which may have a descriptor table of its own
-_MOST_PIDFDS = 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.connect.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.syscall.restype = ctypes.c_long
-
-
-class _Vector(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+_type_of = socket.SocketType.type.__get__  # as numbers; enumerations take their time
+_family_of = socket.SocketType.family.__get__
+_IPPROTO_MPTCP = 262
+_IDENTIFIER = struct.Struct("=Q")
 
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
-
-
-_vectors = (ctypes.c_long, ctypes.POINTER(_Vector), ctypes.c_ulong, ctypes.POINTER(_Vector), ctypes.c_ulong)
-for _function in (_libc.process_vm_readv, _libc.process_vm_writev):
-    _function.argtypes = (*_vectors, ctypes.c_ulong)
-    _function.restype = ctypes.c_ssize_t
 
 
 def _failure() -> OSError:
@@ -115,6 +102,7 @@ class Notifications:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._empty = bytes(seccomp.NOTIFICATION_SIZE)
+        self._message = bytearray(self._empty)
         self._can_add_and_send = True
         with contextlib.suppress(OSError):  # Linux 6.6: caller and helper take turns, and need not be woken up afar
             fcntl.ioctl(descriptor, seccomp.SET_FLAGS, seccomp.SYNC_WAKE_UP)
@@ -129,7 +117,8 @@ class Notifications:
 
     def receive(self) -> Notification | None:
         """Return the next held call, None where it is gone already; waits unless the descriptor is readable."""
-        message = bytearray(self._empty)
+        message = self._message
+        message[:] = self._empty  # the kernel insists
         try:
             fcntl.ioctl(self.descriptor, seccomp.RECEIVE, message, True)
         except OSError as error:
@@ -141,7 +130,7 @@ class Notifications:
     def is_valid(self, identifier: int) -> bool:
         """Tell whether the call is still held."""
         try:
-            fcntl.ioctl(self.descriptor, seccomp.IS_VALID, struct.pack("=Q", identifier))
+            fcntl.ioctl(self.descriptor, seccomp.IS_VALID, _IDENTIFIER.pack(identifier))
         except OSError:
             return False
         return True
@@ -185,124 +174,18 @@ class Notifications:
         return 0
 
 
-class Programs:
-    """Reaches into processes whose calls are held: duplicates of their descriptors, their memory. One thread only."""
-
-    def __init__(self, machine: Architecture) -> None:
-        self._machine = machine
-        self._pidfds: dict[int, int] = {}
-        self._processes: dict[int, int] = {}
-        self._thread_flag = _PIDFD_THREAD
-
-    def close(self) -> None:
-        """Close what is kept open."""
-        for pidfd in self._pidfds.values():
-            os.close(pidfd)
-        self._pidfds.clear()
-
-    def duplicate(self, thread: int, number: int) -> int:
-        """Return a duplicate of descriptor `number` of `thread`, close-on-exec, for the caller to close.
-
-        Raises OSError: EBADF where the thread has no such descriptor, ESRCH where it is gone, EPERM where we may not.
-        """
-        for attempt in range(2):
-            pidfd = self.pidfd(thread)
-            found = _libc.syscall(
-                ctypes.c_long(self._machine.pidfd_getfd), ctypes.c_long(pidfd), ctypes.c_long(number), ctypes.c_long(0)
-            )
-            if found >= 0:
-                return int(found)
-            if ctypes.get_errno() != errno.ESRCH or attempt:
-                break
-            self.forget(thread)  # a pidfd of somebody who ended; the number is another thread's now
-        raise _failure()
-
-    def pidfd(self, thread: int) -> int:
-        """Return a pidfd of `thread`, kept open until `forget`; readable once the thread has ended. Raises OSError."""
-        known = self._pidfds.get(thread)
-        if known is not None:
-            return known
-        pidfd = self._open(thread)
-        if len(self._pidfds) >= _MOST_PIDFDS:
-            self.forget(next(iter(self._pidfds)))
-        self._pidfds[thread] = pidfd
-        return pidfd
-
-    def process(self, thread: int) -> int:
-        """Return the process that `thread` belongs to, one whose descriptor was just duplicated. Raises OSError."""
-        known = self._processes.get(thread)
-        if known is None:
-            known = self._processes[thread] = process_of(thread)
-        return known
-
-    def forget(self, thread: int) -> None:
-        """Close the pidfd of `thread`, if there is one."""
-        self._processes.pop(thread, None)
-        pidfd = self._pidfds.pop(thread, None)
-        if pidfd is not None:
-            os.close(pidfd)
-
-    def _open(self, thread: int) -> int:
-        call = ctypes.c_long(self._machine.pidfd_open)
-        if self._thread_flag:
-            pidfd = _libc.syscall(call, ctypes.c_long(thread), ctypes.c_long(self._thread_flag))
-            if pidfd >= 0:
-                return int(pidfd)
-            if ctypes.get_errno() != errno.EINVAL:
-                raise _failure()
-            self._thread_flag = 0
-        pidfd = _libc.syscall(call, ctypes.c_long(process_of(thread)), ctypes.c_long(0))
-        if pidfd < 0:
-            raise _failure()
-        return int(pidfd)
-
-    def read(self, thread: int, address: int, size: int) -> bytes:
-        """Return `size` bytes of the program's memory. Raises OSError: EFAULT where there are none."""
-        if not size:
-            return b""
-        buffer = ctypes.create_string_buffer(size)
-        self._move(_libc.process_vm_readv, thread, buffer, address, size)
-        return buffer.raw
-
-    def write(self, thread: int, address: int, data: bytes) -> None:
-        """Put `data` into the program's memory. Raises OSError: EFAULT where it may not be written."""
-        if data:
-            buffer = ctypes.create_string_buffer(data, len(data))
-            self._move(_libc.process_vm_writev, thread, buffer, address, len(data))
-
-    @staticmethod
-    def _move(function: object, thread: int, buffer: ctypes.Array[ctypes.c_char], address: int, size: int) -> None:
-        ours = _Vector(ctypes.addressof(buffer), size)
-        theirs = _Vector(address, size)
-        moved = function(thread, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)  # type: ignore[operator]
-        if moved < 0:
-            raise _failure()
-        if moved != size:
-            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+def is_tcp(sock: socket.socket) -> bool:
+    """Tell whether a socket speaks TCP (or Multipath TCP) over IPv4 or IPv6."""
+    return (
+        sock.proto in (socket.IPPROTO_TCP, _IPPROTO_MPTCP)
+        and _type_of(sock) == socket.SOCK_STREAM
+        and _family_of(sock) in (socket.AF_INET, socket.AF_INET6)
+    )
 
 
-def process_of(thread: int) -> int:
-    """Return the process that `thread` belongs to. Raises OSError where it is gone."""
-    with open(f"/proc/{thread}/status", "rb") as file:  # noqa: PTH123 - this runs per held call
-        for line in file:
-            if line.startswith(b"Tgid:"):
-                return int(line[5:])
-    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-
-
-def has_signal(thread: int) -> bool:
-    """Tell whether a signal waits for `thread`, neither blocked nor ignored: one that would interrupt a call."""
-    masks: dict[bytes, int] = {}
-    try:
-        with open(f"/proc/{thread}/status", "rb") as file:  # noqa: PTH123 - this runs per held call
-            for line in file:
-                name, _, value = line.partition(b":")
-                if name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn"):
-                    masks[name] = int(value, 16)
-    except OSError:
-        return False
-    pending = masks.get(b"SigPnd", 0) | masks.get(b"ShdPnd", 0)
-    return bool(pending & ~masks.get(b"SigBlk", 0) & ~masks.get(b"SigIgn", 0))
+def is_multipath(sock: socket.socket) -> bool:
+    """Tell whether a socket speaks Multipath TCP."""
+    return sock.proto == _IPPROTO_MPTCP
 
 
 def connect(sock: socket.socket, address: bytes) -> int:
@@ -310,6 +193,25 @@ def connect(sock: socket.socket, address: bytes) -> int:
     if _libc.connect(sock.fileno(), address, len(address)) == 0:
         return 0
     return ctypes.get_errno()
+
+
+def connect_at_once(sock: socket.socket, address: bytes) -> tuple[int, bool]:
+    """Connect `sock` without waiting; return 0 or the errno, and whether a connect by the program would wait.
+
+    For a socket that waits, ask again later while it is EALREADY; the answer is what the program's call would return.
+    """
+    descriptor = sock.fileno()
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    if flags & os.O_NONBLOCK:
+        return connect(sock, address), False
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_NONBLOCK)  # see `NonBlocking`
+    try:
+        number = connect(sock, address)
+        if number == errno.EINPROGRESS:
+            number = connect(sock, address)  # over loopback it stands already, and the kernel has to be told we know
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    return number, True
 
 
 def listen(sock: socket.socket, backlog: int) -> int:
@@ -338,36 +240,6 @@ class NonBlocking:
     def __exit__(self, *_: object) -> None:
         if self.was_blocking:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, self._flags)
-
-
-def probe(programs: Programs, thread: int, descriptor: int) -> None:
-    """Find out whether we may reach into `thread`, which holds `descriptor`. Raises InterceptError saying what forbids.
-
-    What is tried is what every held call needs: a duplicate of a descriptor, and a byte of memory.
-    """
-    try:
-        os.close(programs.duplicate(thread, descriptor))
-        # Any mapped page will do: this very buffer lies at the same place in a process forked from us.
-        programs.read(thread, ctypes.addressof(_page), 1)
-    except OSError as error:
-        raise InterceptError(_why_not(error)) from error
-
-
-_page = ctypes.create_string_buffer(1)
-
-
-def _why_not(error: OSError) -> str:
-    if error.errno == errno.ENOSYS:
-        return "this kernel or container offers no pidfd_getfd; attls exec needs Linux 5.9 or later"
-    yama = ""
-    with contextlib.suppress(OSError, ValueError):
-        if int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text()) > 1:
-            yama = "the sysctl kernel.yama.ptrace_scope forbids it; set it to 1 or 0"
-    reason = yama or (
-        "the container's security profile forbids it; start the container with --cap-add SYS_PTRACE, or with a profile "
-        "that allows pidfd_getfd and process_vm_readv"
-    )
-    return f"attls exec may not look into the program it starts ({error.strerror}): {reason}"
 
 
 class _Event(ctypes.Structure):
@@ -403,16 +275,3 @@ class Watch:
     def close(self) -> None:
         """Tell of nothing more."""
         self._epoll.close()
-
-
-def holders_of(inode: int, process: int) -> Iterator[tuple[int, int]]:
-    """Yield process and descriptor number of each that has the socket `inode` open; of `process` first, then of all."""
-    wanted = f"socket:[{inode}]"
-    for each in (str(process), *os.listdir("/proc")):  # noqa: PTH208 - numbers, not paths
-        if not each.isdecimal():
-            continue
-        with contextlib.suppress(OSError):  # it ended, or is not ours to look at
-            for number in os.listdir(f"/proc/{each}/fd"):  # noqa: PTH208
-                with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{each}/fd/{number}") == wanted and int(each) != os.getpid():  # noqa: PTH115
-                        yield int(each), int(number)

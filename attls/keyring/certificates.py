@@ -60,11 +60,12 @@ UNREADABLE = (
 
 _LONGEST_CHAIN = 10
 _MOST_CERTIFICATES = 2000
-_MOST_DAYS = 36525
+MOST_DAYS = 36525
 # Peers whose clock is a little slow must not refuse a certificate that was made a moment ago.
 _BACKDATE = datetime.timedelta(minutes=5)
 # No certificate was made with this program before; an earlier clock was never set.
 _EARLIEST_CLOCK = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+_LATEST_CLOCK = datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC)
 
 
 # Keys --------------------------------------------------------------------------------------------------------------
@@ -189,7 +190,8 @@ def subject_name(common_name: str | None, others: str | None = None) -> x509.Nam
     except ValueError as error:
         raise KeyringError(f"'{others}' is no distinguished name; write it like OU=Payments,O=Example,C=DE") from error
     if common_name is not None:
-        if not 1 <= len(common_name) <= 64 or not common_name.isprintable():
+        # X.520 counts characters, the library bytes; what both accept is safe.
+        if not common_name.isprintable() or not 1 <= len(common_name.encode()) <= 64:
             raise KeyringError(f"a common name (CN) has 1 to 64 printable characters, '{common_name[:80]}' does not")
         parts.append(x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
     if not parts:
@@ -279,8 +281,8 @@ def build(
     valid now, or when the clock cannot be right.
     """
     check_clock(now)
-    if not 1 <= profile.days <= _MOST_DAYS:
-        raise KeyringError(f"a certificate is valid for 1 to {_MOST_DAYS} days, not {profile.days}")
+    if not 1 <= profile.days <= MOST_DAYS:
+        raise KeyringError(f"a certificate is valid for 1 to {MOST_DAYS} days, not {profile.days}")
     begins = (profile.begins or now - _BACKDATE).replace(microsecond=0)
     ends = (profile.ends or now + datetime.timedelta(days=profile.days)).replace(microsecond=0)
     if signer is None:
@@ -369,7 +371,7 @@ _PURPOSES = {
 
 def check_clock(now: datetime.datetime) -> None:
     """Raise KeyringError when the machine's clock was obviously never set: what we sign now would be useless."""
-    if now < _EARLIEST_CLOCK:
+    if not _EARLIEST_CLOCK < now < _LATEST_CLOCK:
         raise KeyringError(
             f"the clock of this machine says {now:%Y-%m-%d}, which cannot be; set it before signing certificates"
         )
@@ -419,8 +421,8 @@ def build_request(
     return builder.sign(key, signature_hash(key))
 
 
-def renewed_profile(old: x509.Certificate, days: int) -> Profile:
-    """Return the profile that makes a certificate saying what `old` says, valid for `days`."""
+def renewed_profile(old: x509.Certificate, days: int | None = None) -> Profile:
+    """Return the profile that makes a certificate saying what `old` says, valid for `days`, or for as long as `old`."""
     constraints = extension_of(old, x509.BasicConstraints)
     usages = extension_of(old, x509.ExtendedKeyUsage)
     words = {oid: word for word, oid in _PURPOSES.items()}
@@ -434,9 +436,10 @@ def renewed_profile(old: x509.Certificate, days: int) -> Profile:
         x509.AuthorityKeyIdentifier.oid,
         x509.SubjectAlternativeName.oid,
     }
+    lifetime = old.not_valid_after_utc - old.not_valid_before_utc
     return Profile(
         subject=old.subject,
-        days=days,
+        days=days or min(max(1, lifetime.days), MOST_DAYS),
         names=tuple(names) if names else (),
         is_authority=bool(constraints and constraints.ca),
         path_length=constraints.path_length if constraints else None,
@@ -519,6 +522,8 @@ def _read_pem(contents: Contents, data: bytes, password: bytes | None, name: str
         block = data[begin.start() : position] + b"\n"
         if kind in _PEM_CERTIFICATE:
             body = base64.b64decode(b"".join(data[begin.end() : end].split()))
+            if len(contents.certificates) > _MOST_CERTIFICATES:
+                break  # `read` refuses them; reading on would be work for nothing
             contents.certificates.append(
                 _leading_certificate(body) if kind.startswith("TRUSTED") else load_certificate(body)
             )
@@ -619,8 +624,8 @@ def _read_pkcs12(contents: Contents, data: bytes, password: bytes | None, name: 
         except ValueError as error:
             problem = error
     else:
-        what = "is wrong, or the file is damaged" if password is not None else "is needed"
-        raise KeyringError(f"{name} cannot be opened: a password {what}", 408) from problem
+        what = "the password is wrong, or the file is damaged" if password is not None else "it needs a password"
+        raise KeyringError(f"{name} cannot be opened: {what}", 408) from problem
     if found.key is not None:
         contents.clear_key |= not password
         contents.keys.append(_supported(found.key))
@@ -786,7 +791,9 @@ def common_name(certificate: x509.Certificate) -> str:
 def name_of(name: x509.Name) -> str:
     """Return the last common name in `name`, or all of it as RFC 4514 text."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[-1].value) if found else name.rfc4514_string() or "(empty name)"
+    text = str(found[-1].value) if found else name.rfc4514_string() or "(empty name)"
+    # Whoever made the certificate chose this text, and it is shown on terminals and in logs.
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def general_name(name: x509.GeneralName) -> str:
@@ -809,6 +816,18 @@ def crl_number(crl: x509.CertificateRevocationList) -> int | None:
         return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except (x509.ExtensionNotFound, *UNREADABLE):
         return None
+
+
+def crl_summary(crl: x509.CertificateRevocationList) -> dict[str, object]:
+    """Describe a revocation list with plain values."""
+    ends = crl.next_update_utc
+    return {
+        "issuer": crl.issuer.rfc4514_string(),
+        "number": crl_number(crl),
+        "revoked": len(crl),
+        "last_update": crl.last_update_utc.isoformat(),
+        "next_update": ends.isoformat() if ends else None,
+    }
 
 
 def summary(certificate: x509.Certificate) -> dict[str, object]:

@@ -18,10 +18,12 @@ import pwd
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from attls.errors import KeyringError
+from attls.keyring.names import for_shell
 
 LARGEST_FILE = 8 << 20
 """Bytes; the trust store of a distribution is about 0.25 MiB, so anything beyond this is a mistake or an attack."""
@@ -45,15 +47,15 @@ def permission_problem(path: Path, status: os.stat_result, *, secret: bool) -> s
     if status.st_uid not in trusted_owners():
         return (
             f"{path} belongs to user id {status.st_uid}, neither to root nor to you; "
-            f"check its content, then run: chown {os.geteuid()} '{path}'"
+            f"check its content, then run: chown {os.geteuid()} {for_shell(str(path))}"
         )
     forbidden = 0o077 if secret else 0o002 if _is_private_group(status.st_gid, status.st_uid) else 0o022
     if status.st_mode & forbidden:
         mode = stat.S_IMODE(status.st_mode)
         if secret:
             wanted = "700" if stat.S_ISDIR(status.st_mode) else "600"
-            return f"others may get at {path} (mode {mode:04o}); run: chmod {wanted} '{path}'"
-        return f"others may write to {path} (mode {mode:04o}); run: chmod go-w '{path}'"
+            return f"others may get at {path} (mode {mode:04o}); run: chmod {wanted} {for_shell(str(path))}"
+        return f"others may write to {path} (mode {mode:04o}); run: chmod go-w {for_shell(str(path))}"
     return None
 
 
@@ -175,6 +177,42 @@ def replace(path: Path, content: bytes, *, mode: int) -> None:
 
     Raises KeyringError that names the system's reason, e.g. a full disk; the old file then still stands.
     """
+    replace_all([NewFile(path, content, mode)])
+
+
+class NewFile(NamedTuple):
+    """What a file is to become."""
+
+    path: Path
+    content: bytes
+    mode: int
+
+
+def replace_all(changes: Iterable[NewFile]) -> None:
+    """Replace files in the given order, but none before the contents of all are safely on the disk.
+
+    Raises KeyringError as `replace` does. Only a power cut between the renames leaves some of them old.
+    """
+    aside: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, content, mode in changes:
+            aside[path] = _written_aside(path, content, mode)
+        directories = dict.fromkeys(path.parent for path in aside)
+        for path in list(aside):
+            aside[path].rename(path)
+            del aside[path]
+    except OSError as error:
+        raise _write_failed(path, error) from error
+    finally:
+        for temporary in aside.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    for directory in directories:
+        sync_directory(directory)
+
+
+def _written_aside(path: Path, content: bytes, mode: int) -> Path:
     temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -186,12 +224,11 @@ def replace(path: Path, content: bytes, *, mode: int) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.rename(path)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise _write_failed(path, error) from error
-    sync_directory(path.parent)
+        raise
+    return temporary
 
 
 def remove(path: Path) -> None:

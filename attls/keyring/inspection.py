@@ -23,7 +23,7 @@ from attls.keyring.opening import Store
 from attls.keyring.store import Ring, StoredCertificate, key_id
 from attls.keyring.values import Trust, Usage
 
-_RING_ADVICE = "attls keyring connect {ring} --owner {owner} --label '{label}'"
+_RING_ADVICE = "attls keyring connect {ring} {options}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def inspect(
     if not store.directory.is_dir():
         raise names.MissingError(f"there is no keyring store at {store.directory}")
     if ring is not None:
-        findings = [*_ring_findings(store, ring, now=now)]
+        findings = [*_ring_findings(store, ring, now=now), *_locked_keys(store)]
         for line in ring.connections:
             with contextlib.suppress(KeyringError):
                 stored = store.certificate(line.owner, line.label)
@@ -51,7 +51,7 @@ def inspect(
                 if (stored.owner, stored.label) in store.crls():
                     findings += _crl_findings(store, stored.owner, stored.label, now=now)
         return findings
-    findings = [*_file_findings(store), *_setting_findings(store)]
+    findings = [*_file_findings(store), *_setting_findings(store), *_locked_keys(store)]
     certificates_found: list[StoredCertificate] = []
     for owner in store.owners():
         for label in store.labels(owner):
@@ -60,9 +60,9 @@ def inspect(
             except KeyringError as error:
                 # A permission problem was reported with its file already.
                 if "run: ch" not in str(error):
-                    findings.append(
-                        _damage(f"'{label}' of {owner}", error, f"attls cert delete --owner {owner} --label '{label}'")
-                    )
+                    again = f"attls cert import {names.options(owner, label)} FILE"
+                    mend = f"put it back from a backup, or import it again: {again}"
+                    findings.append(_damage(f"'{label}' of {owner}", error, mend))
                 continue
             certificates_found.append(stored)
             findings += _certificate_findings(store, stored, now=now, expiring_days=expiring_days)
@@ -90,6 +90,10 @@ def _guarded(where: str, look: Callable[[], object], mend: str) -> Iterator[Find
             yield _damage(where, error, mend)
 
 
+def _remove(path: Path) -> str:
+    return f"rm {names.for_shell(str(path))}"
+
+
 # Files -------------------------------------------------------------------------------------------------------------
 
 
@@ -101,7 +105,7 @@ def _file_findings(store: Store) -> Iterator[Finding]:
         if path.name in {"README.md", ".gitignore", "make-demo-rings"} and path.parent == store.directory:
             continue
         if files.is_leftover(path):
-            yield Finding("warning", str(path), "left behind by a command that was killed", f"rm '{path}'")
+            yield Finding("warning", str(path), "left behind by a command that was killed", _remove(path))
             continue
         yield from _permissions(path, secret=secret or path.name == ".lock")
 
@@ -126,7 +130,7 @@ def _permissions(path: Path, *, secret: bool) -> Iterator[Finding]:
         )
         return
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        yield Finding("error", str(path), "is neither a file nor a directory", f"rm '{path}'")
+        yield Finding("error", str(path), "is neither a file nor a directory", _remove(path))
     problem = files.permission_problem(path, status, secret=secret)
     if problem:
         text, _, mend = problem.partition("; ")
@@ -148,6 +152,18 @@ def _setting_findings(store: Store) -> Iterator[Finding]:
                     )
 
 
+def _locked_keys(store: Store) -> Iterator[Finding]:
+    """Say once that encrypted keys were not looked into, instead of calling each of them damaged."""
+    locked = 0
+    for path in store.key_files():
+        with contextlib.suppress(KeyringError, OSError):
+            locked += b"ENCRYPTED" in files.read_secret(path)
+    if locked and not store.has_passphrase():
+        problem = f"{locked} encrypted private keys were not looked into, because no passphrase was given"
+        mend = "attls keyring verify --passphrase-file FILE"
+        yield Finding("warning", str(store.directory / "private"), problem, mend)
+
+
 def _orphan_keys(store: Store, found: list[StoredCertificate]) -> Iterator[Finding]:
     expected = {(one.owner, one.label, key_id(one.certificate)) for one in found}
     damaged = {(owner, label) for owner in store.owners() for label in store.labels(owner)} - {
@@ -159,7 +175,7 @@ def _orphan_keys(store: Store, found: list[StoredCertificate]) -> Iterator[Findi
         owner, label = names.from_file_name(path.parent.name), names.from_file_name(stem)
         if (owner, label) in waiting | damaged or (owner, label, identifier) in expected:
             continue
-        yield Finding("warning", str(path), "is the key of no certificate in the store", f"rm '{path}'")
+        yield Finding("warning", str(path), "is the key of no certificate in the store", _remove(path))
 
 
 # Certificates ------------------------------------------------------------------------------------------------------
@@ -168,7 +184,7 @@ def _orphan_keys(store: Store, found: list[StoredCertificate]) -> Iterator[Findi
 def _certificate_findings(
     store: Store, stored: StoredCertificate, *, now: datetime.datetime, expiring_days: int
 ) -> Iterator[Finding]:
-    option = f"--owner {stored.shown_owner} --label '{stored.label}'"
+    option = names.options(stored.shown_owner, stored.label)
     certificate = stored.certificate
     left = certificate.not_valid_after_utc - now
     if left < datetime.timedelta(0):
@@ -188,9 +204,9 @@ def _certificate_findings(
         )
     except KeyringError as error:
         if "run: ch" not in str(error):  # loose permissions were reported with the file
-            if error.code == 408:
+            if error.code == 408 and store.has_passphrase():  # without one `_locked_keys` has told
                 yield _damage(stored.name, error, "give the right passphrase with --passphrase-file")
-            else:
+            elif error.code != 408:
                 yield _damage(
                     stored.name, error, f"import it again with its key: attls cert import {option} FILE --key KEY"
                 )
@@ -232,12 +248,12 @@ def _strength(stored: StoredCertificate, option: str) -> Iterator[Finding]:
 
 def _crl_findings(store: Store, owner: str, label: str, *, now: datetime.datetime) -> Iterator[Finding]:
     where = f"revocation list of '{label}' of {owner}"
-    again = f"get the current one, then: attls cert import-crl FILE --owner {owner} --label '{label}'"
+    again = f"get the current one, then: attls cert import-crl FILE {names.options(owner, label)}"
     try:
         crl = store.crl(owner, label)
         authority = store.certificate(owner, label)
     except names.MissingError:
-        yield Finding("warning", where, "is kept for nobody", f"rm '{store.crl_path(owner, label)}'")
+        yield Finding("warning", where, "is kept for nobody", _remove(store.crl_path(owner, label)))
         return
     except KeyringError as error:
         if "run: ch" not in str(error):
@@ -268,21 +284,21 @@ def _rings(store: Store, *, now: datetime.datetime) -> Iterator[Finding]:
             ring = store.definition(owner, name)
         except KeyringError as error:
             if "run: ch" not in str(error):
-                yield _damage(f"ring {owner}/{name}", error, f"attls keyring delete {owner}/{name}")
+                yield _damage(
+                    f"ring {owner}/{name}", error, f"attls keyring delete {names.for_shell(f'{owner}/{name}')}"
+                )
             continue
         yield from _ring_findings(store, ring, now=now)
 
 
 def _ring_findings(store: Store, ring: Ring, *, now: datetime.datetime) -> Iterator[Finding]:
-    where = f"ring {ring.reference}"
+    where, word = f"ring {ring.reference}", names.for_shell(ring.reference)
     present: list[x509.Certificate] = []
     personal: list[StoredCertificate] = []
     if not ring.connections:
-        yield Finding(
-            "warning", where, "is empty", f"attls keyring connect {ring.reference} --owner USER --label LABEL"
-        )
+        yield Finding("warning", where, "is empty", f"attls keyring connect {word} --owner USER --label LABEL")
     for line in ring.connections:
-        off = f"attls keyring remove {ring.reference} --owner {line.owner} --label '{line.label}'"
+        off = f"attls keyring remove {word} {names.options(line.owner, line.label)}"
         try:
             stored = store.certificate(line.owner, line.label)
         except names.MissingError:
@@ -291,7 +307,7 @@ def _ring_findings(store: Store, ring: Ring, *, now: datetime.datetime) -> Itera
         except KeyringError:
             continue  # told with the certificate
         if stored.trust is Trust.NOTRUST:
-            trust = f"attls cert trust --owner {line.owner} --label '{line.label}'"
+            trust = f"attls cert trust {names.options(line.owner, line.label)}"
             yield Finding("warning", where, f"{stored.name} is NOTRUST and counts for nothing", f"{trust}, or {off}")
             continue
         present.append(stored.certificate)
@@ -302,10 +318,10 @@ def _ring_findings(store: Store, ring: Ring, *, now: datetime.datetime) -> Itera
                     "error",
                     where,
                     f"its default certificate {stored.name} has no private key",
-                    f"attls cert import --owner {line.owner} --label '{line.label}' FILE --key KEY",
+                    f"attls cert import {names.options(line.owner, line.label)} FILE --key KEY",
                 )
         elif line.default:
-            again = _RING_ADVICE.format(ring=ring.reference, owner=line.owner, label=line.label)
+            again = _RING_ADVICE.format(ring=word, options=names.options(line.owner, line.label))
             yield Finding(
                 "error",
                 where,
@@ -313,7 +329,7 @@ def _ring_findings(store: Store, ring: Ring, *, now: datetime.datetime) -> Itera
                 f"{again} --usage personal --default",
             )
     if personal and not any(line.default for line in ring.connections):
-        again = _RING_ADVICE.format(ring=ring.reference, owner=personal[0].owner, label=personal[0].label)
+        again = _RING_ADVICE.format(ring=word, options=names.options(personal[0].owner, personal[0].label))
         yield Finding("warning", where, "has no default certificate; policies must name one", f"{again} --default")
     for stored in personal:
         yield from _chain_findings(store, ring, stored, present)
@@ -329,10 +345,12 @@ def _chain_findings(
     where, wanted = f"ring {ring.reference}", certificates.name_of(top.issuer)
     for other in _readable(store):
         if certificates.is_issued_by(top, other.certificate):
-            mend = _RING_ADVICE.format(ring=ring.reference, owner=other.owner, label=other.label)
+            mend = _RING_ADVICE.format(
+                ring=names.for_shell(ring.reference), options=names.options(other.owner, other.label)
+            )
             break
     else:
-        mend = f"attls cert import --owner CERTAUTH --label '{wanted}' FILE, then connect it to the ring"
+        mend = f"attls cert import {names.options(names.CERTAUTH, wanted)} FILE, then connect it to the ring"
     # A root may stay away: peers have it. Any other gap makes peers fail to verify.
     yield Finding(
         "warning", where, f"the chain of {stored.name} ends before '{wanted}', which is not on the ring", mend

@@ -83,6 +83,8 @@ class NameFilter:
         """
         if not text.strip() or len(text) > _LONGEST_FILTER:
             raise KeyringError(f"a name filter has 1 to {_LONGEST_FILTER} characters, this one has {len(text)}")
+        if not text.isprintable():
+            raise KeyringError(f"name filter {text!r} holds characters that cannot be printed")
         pieces = _COMMA.split(text.strip())
         if len(pieces) == 1:
             pieces = _DOT.split(text.strip())
@@ -98,7 +100,7 @@ class NameFilter:
         """Rebuild a filter from `items`. Raises KeyringError when one of them is malformed."""
         if not items or not all(isinstance(part, list) and part for part in items):
             raise KeyringError("a name filter is a list of lists such as [['OU=Pay'], ['O=Example']]")
-        return cls(tuple(frozenset(_read_item(item) for item in part) for part in reversed(items)))
+        return cls(tuple(frozenset(_attribute(item) for item in part) for part in reversed(items)))
 
     def items(self) -> list[list[str]]:
         """Return the parts as lists of `ATTRIBUTE=value`, most specific first; unlike the text it cannot be misread."""
@@ -124,11 +126,22 @@ def _read_part(piece: str, text: str) -> Part:
 
 def _read_item(item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
-    oid = _ATTRIBUTES.get(key.strip().upper())
-    number = oid.dotted_string if oid else key.strip().upper().removeprefix("OID.")
-    if not equals or not value.strip() or not (oid or re.fullmatch(r"[0-9]+(\.[0-9]+)+", number)):
+    if not value.strip():
         raise KeyringError(f"'{item}' is not like O=Example; write e.g. OU=Pay.O=Example.C=DE")
-    return number, value.strip()
+    return _attribute(f"{key.strip()}{equals}{value.strip()}")
+
+
+def _attribute(item: str) -> tuple[str, str]:
+    """Split `ATTRIBUTE=value`, where the value counts as it stands: a certificate may have blanks around it."""
+    key, equals, value = item.partition("=")
+    oid = _ATTRIBUTES.get(key.upper())
+    try:
+        oid = oid or x509.ObjectIdentifier(key.upper().removeprefix("OID."))
+    except ValueError:
+        oid = None
+    if oid is None or not equals:
+        raise KeyringError(f"'{item}' is not like O=Example; write e.g. OU=Pay.O=Example.C=DE")
+    return oid.dotted_string, value
 
 
 def _text(value: str | bytes) -> str:
@@ -349,6 +362,8 @@ def check_filter(entry: MapFilter) -> None:
         raise KeyringError("a filter needs a subject or an issuer, or it would match every certificate")
     if (entry.user is None) == (entry.criteria is None):
         raise KeyringError("a filter leads either to a user or to criteria")
+    if entry.criteria is not None and not entry.criteria.isprintable():
+        raise KeyringError(f"criteria {entry.criteria!r} hold characters that cannot be printed")
     if entry.trust is Trust.HIGHTRUST:
         raise KeyringError("a filter is TRUST or NOTRUST")
     if entry.user is not None and names.check_owner(entry.user) in {names.CERTAUTH, names.SITE, MULTIID}:

@@ -6,6 +6,7 @@ Rule of the file: a name that passed one of the `check_…` functions is safe to
 
 from __future__ import annotations
 
+import shlex
 import urllib.parse
 
 from attls.errors import KeyringError
@@ -86,6 +87,19 @@ def file_name(name: str) -> str:
 def from_file_name(text: str) -> str:
     """Undo `file_name`."""
     return urllib.parse.unquote(text)
+
+
+def for_shell(text: str) -> str:
+    """Write a name or path as one word of a shell: errors hold commands that people paste.
+
+    A label may come from the common name of a foreign certificate, whose maker would like to have a command run.
+    """
+    return shlex.quote(text)
+
+
+def options(owner: str, label: str) -> str:
+    """Write the options that name a certificate, ready to paste."""
+    return f"--owner {for_shell(owner)} --label {for_shell(label)}"
 
 
 def split_ring(reference: str) -> tuple[str, str]:

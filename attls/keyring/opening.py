@@ -1,8 +1,8 @@
 """From the `Keyring` value of a policy to the keyring it means.
 
-The forms and their order of recognition: `*TOKEN*/name` (refused), `*AUTH*/*` and `*SITE*/*`, a path (absolute, or
-starting with `./` or `../`), `user/*`, `user/ring`, and a bare `ring` of the user who owns the connection. What cannot
-be opened is return code 202, as on z/OS, unless a more telling code exists.
+The forms and their order of recognition: `*TOKEN*/name` (refused, see docs/decisions/0004), a path (absolute, or
+starting with `./` or `../`), `*AUTH*/*` and `*SITE*/*`, `user/*`, `user/ring`, and a bare `ring` of the user who owns
+the connection. What cannot be opened is return code 202, as on z/OS, unless a more telling code exists.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from cryptography import x509
 
 from attls.errors import KeyringError
 from attls.keyring import certificates, files, grants, names
-from attls.keyring.store import Connection, Files, StoredCertificate, default_usage
+from attls.keyring.store import Connection, Files, Ring, StoredCertificate, default_usage
 from attls.keyring.values import Entry, Keyring, Trust, Usage
 
 _SYSTEM_TRUST = (
@@ -28,6 +28,7 @@ _SYSTEM_TRUST = (
 )
 
 
+_VIRTUAL = {"*AUTH*": names.CERTAUTH, "*SITE*": names.SITE}
 _ATTEMPTS = 5
 
 
@@ -60,10 +61,16 @@ class Store(Files):
         """
         if reference.upper().startswith("*TOKEN*/"):
             raise KeyringError(
-                f"{reference}: PKCS #11 tokens cannot be used, because the TLS library at hand takes private keys as "
-                "files only; export the certificate to a ring, or put a PKCS #11 provider for OpenSSL in front"
+                f"{reference} is a PKCS #11 token, and the TLS library at hand cannot sign with a key that stays in a "
+                "token; give this machine a certificate of its own in a ring (docs/keyrings.md says what it would take)"
             )
         if reference.startswith(("/", "./", "../")):
+            if reference.lower().endswith(".kdb"):
+                export = f"gskkyman -e -k {names.for_shell(reference)} -l LABEL -p FILE.p12"
+                raise KeyringError(
+                    f"{reference} is a key database of gskkyman, whose format is not published; export from it where "
+                    f"gskkyman is ({export}), then name FILE.p12 here or import it into a ring"
+                )
             path, secret = Path(reference), _password(password, stash_file)
             return read_directory_ring(path, secret) if path.is_dir() else read_file_ring(path, password=secret)
         if password is not None or stash_file is not None:
@@ -82,47 +89,53 @@ class Store(Files):
         """Return the directories in which any change can change what `references` (as in a policy) mean.
 
         For whoever watches them with inotify: files are replaced by renaming, so watching directories is enough, and a
-        directory of the store that is made later shows up as a change in the directory above it.
+        directory of the store that is made later shows up as a change in the directory above it. The path of any other
+        file that counts, such as a stash file, may be given as well.
         """
         found: set[Path] = set()
         for reference in references:
             if reference.startswith(("/", "./", "../")):
-                path = Path(reference)
-                found |= {path} if path.is_dir() else {path.parent}
-                # Links lead elsewhere: ACME clients renew in the directory that their links point into.
-                found |= {child.resolve().parent for child in path.glob("*.pem")} if path.is_dir() else set()
+                found |= _directories_of(Path(reference))
             else:
                 found |= {self.directory, *(path for path in self.directory.rglob("*") if path.is_dir())}
+                found |= {path.parent for path in _SYSTEM_TRUST} if reference.upper() == "*AUTH*/*" else set()
         return tuple(sorted(path for path in found if path.is_dir()))
 
     def _stored_ring(self, reference: str, user: str | None) -> Keyring:
         settings = self.settings()
         reader = self._reader(reference, user) if settings.grants else _EVERYTHING
-        if reference.upper() == "*AUTH*/*":
-            own = self._virtual(reference, names.CERTAUTH, reader) if settings.virtual_auth != "system" else ()
-            system = system_trust() if settings.virtual_auth != "store" else ()
-            return Keyring(reference, own + system, self._lists(own))
-        if reference.upper() == "*SITE*/*":
-            return self._with_lists(reference, self._virtual(reference, names.SITE, reader))
-        owner, _, name = reference.partition("/")
-        if name == "*":
-            return self._with_lists(reference, self._virtual(reference, owner, reader))
-        owner, name = names.split_ring(reference)
-        ring = self.definition(owner, name)
+        system: tuple[Entry, ...] = ()
+        if reference.upper() == "*AUTH*/*" and settings.virtual_auth != "store":
+            system = system_trust()
+            if settings.virtual_auth == "system":
+                return Keyring(reference, system)
+        ring = self.connections(reference)
         for attempt in range(_ATTEMPTS):
             try:
                 entries = tuple(self._entry(line, reader) for line in ring.connections)
-                return self._with_lists(ring.reference, entries)
+                return Keyring(ring.reference, entries + system, self._lists(entries))
             except names.MissingError:
                 # Somebody may just be renaming or deleting a certificate; the ring says so in a moment.
                 if attempt == _ATTEMPTS - 1:
                     raise
                 time.sleep(0.01)
-                ring = self.definition(owner, name)
+                ring = self.connections(reference)
         raise AssertionError("the last attempt returns or raises")
 
-    def _with_lists(self, reference: str, entries: tuple[Entry, ...]) -> Keyring:
-        return Keyring(reference, entries, self._lists(entries))
+    def connections(self, reference: str) -> Ring:
+        """Return which certificates of the store `USER/RING`, `USER/*`, `*AUTH*/*` or `*SITE*/*` stands for.
+
+        Raises MissingError (202) when there is no such ring.
+        """
+        owner, _, name = reference.partition("/")
+        if name != "*":
+            return self.definition(*names.split_ring(reference))
+        canonical = _VIRTUAL.get(owner.upper()) or names.check_owner(owner)
+        if not self.directory.is_dir():
+            raise names.MissingError(f"there is no keyring store at {self.directory}")
+        usage = default_usage(canonical)
+        lines = tuple(Connection(canonical, label, usage) for label in self.labels(canonical))
+        return Ring(canonical, owner, name, lines)
 
     def _lists(self, entries: Iterable[Entry]) -> tuple[bytes, ...]:
         """Return the revocation lists of the authorities among `entries`: whoever connects one has its list as well."""
@@ -147,16 +160,10 @@ class Store(Files):
         access = grants.access(self.grants(), user=folded, ring=grants.check_reference(reference))
         if access is None:
             raise KeyringError(
-                f"{user} may not read ring {reference}; to allow it: attls keyring grant '{reference}' --user {user}"
+                f"{user} may not read ring {reference}; to allow it: "
+                f"attls keyring grant {names.for_shell(reference)} --user {names.for_shell(user)}"
             )
         return Reader(folded, access, reference)
-
-    def _virtual(self, reference: str, owner: str, reader: Reader) -> tuple[Entry, ...]:
-        canonical = names.check_owner(owner)
-        if not self.directory.is_dir():
-            raise names.MissingError(f"there is no keyring store at {self.directory}")
-        usage = default_usage(canonical)
-        return tuple(self._entry(Connection(canonical, label, usage), reader) for label in self.labels(canonical))
 
     def _entry(self, line: Connection, reader: Reader) -> Entry:
         for _ in range(3):
@@ -203,7 +210,8 @@ class Reader:
             return None
         return (
             f"{self.user} needs {needed.name} access to ring {self.reference} for the key of {stored.name}; "
-            f"to allow it: attls keyring grant '{self.reference}' --user {self.user} --access {needed.name.lower()}"
+            f"to allow it: attls keyring grant {names.for_shell(self.reference)} --user {names.for_shell(self.user)} "
+            f"--access {needed.name.lower()}"
         )
 
 
@@ -226,9 +234,17 @@ def read_file_ring(path: Path, *, password: bytes | None) -> Keyring:
     return Keyring(str(path), file_entries(leaf, key, others), _lists_in(contents))
 
 
-# Certificate, key and authorities as others name them. Kubernetes and cert-manager; certbot, dehydrated and lego;
-# plain habit. Each name may be missing where the directory only carries trust. What ACME clients call chain.pem is
-# part of fullchain.pem and no statement of trust.
+def _directories_of(path: Path) -> set[Path]:
+    # Links lead elsewhere: ACME clients renew in the directory that their links point into. And the directory itself
+    # may be replaced by another of its name, which happens in the one above it.
+    files_in_it = list(path.iterdir()) if path.is_dir() else []
+    linked = {one.resolve().parent for one in (path, *files_in_it) if one.is_symlink()}
+    return {path.parent, *linked} | ({path} if path.is_dir() else set())
+
+
+# Certificate, key and authorities as others name them: Kubernetes and cert-manager; certbot and dehydrated; plain
+# habit. Each name may be missing where the directory only carries trust. What ACME clients call chain.pem is part of
+# fullchain.pem and no statement of trust.
 _LAYOUTS = (
     ("tls.crt", "tls.key", "ca.crt"),
     ("fullchain.pem", "privkey.pem", ""),
@@ -257,13 +273,13 @@ def read_directory_ring(path: Path, password: bytes | None = None, *, attempts: 
 def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
     # Kubernetes swaps the symbolic link `..data` between whole generations; following it once pins one of them.
     pinned = (path / "..data").resolve() if (path / "..data").exists() else path.resolve()
-    for layout in _LAYOUTS:
+    for layout in (*_LAYOUTS, *_named_by_host(pinned)):
         present = [pinned / name for name in layout if name and (pinned / name).exists()]
         if present and present != [pinned / layout[1]]:
             break
     else:
         known = "; ".join(", ".join(filter(None, layout)) for layout in _LAYOUTS)
-        raise KeyringError(f"there are no certificates in {path} under a known name ({known})")
+        raise KeyringError(f"there are no certificates in {path} under a known name ({known}; one NAME.crt, NAME.key)")
     contents = certificates.Contents()
     anchors: list[x509.Certificate] = []
     for file in [*present, *(pinned / name for name in _LISTS if (pinned / name).exists())]:
@@ -286,6 +302,18 @@ def _read_directory_once(path: Path, password: bytes | None) -> Keyring:
 
 def _lists_in(contents: certificates.Contents) -> tuple[bytes, ...]:
     return tuple(crl.public_bytes(certificates.DER_ENCODING) for crl in contents.crls)
+
+
+def _named_by_host(directory: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the layouts of clients that name files by the host, where the directory holds one key and so one identity.
+
+    Caddy and lego write NAME.crt with its chain beside NAME.key, acme.sh fullchain.cer.
+    """
+    keys = [path for path in directory.glob("*.key") if not path.name.startswith(".")]
+    if len(keys) == 1:
+        for certificate in (f"{keys[0].stem}.crt", "fullchain.cer"):
+            if (directory / certificate).exists():
+                yield certificate, keys[0].name, ""
 
 
 def file_entries(

@@ -72,27 +72,36 @@ def import_certificate(
     source: str,
     now: datetime.datetime,
     with_chain: bool = True,
+    chain_trust: Trust | None = None,
 ) -> Imported:
     """Keep the certificate in `contents`, its key if present, and the authorities beside it as CERTAUTH.
 
-    A certificate for the same key as the one already kept under this label renews it. `trust` None means: TRUST for
-    the certificate itself, and for the authorities beside it what `earned_trust` says. Raises KeyringError.
+    A certificate for the same key as the one already kept under this label renews it, and mends it where its file is
+    damaged. `trust` None means TRUST, or for a renewal what it was. The authorities are HIGHTRUST never, and where
+    `chain_trust` is None what `earned_trust` says. Raises KeyringError.
     """
     leaf, key, others = certificates.split_identity(contents, name=source)
     if key is None:
         key = store.key_for_request(owner, label, leaf)
     renewed = False
     if store.has_certificate(owner, label):
-        old = store.certificate(owner, label)
-        renewed = certificates.public_key_bytes(old.certificate) == certificates.public_key_bytes(leaf)
-        if renewed and trust is None:
-            trust = old.trust
+        try:
+            old = store.certificate(owner, label)
+        except KeyringError as error:
+            # Of a damaged file the name is what is left, and the key that waits beside it says what was in there.
+            if error.code != 103 or store.has_other_keys(owner, label, leaf):
+                raise
+            renewed = True
+        else:
+            renewed = certificates.public_key_bytes(old.certificate) == certificates.public_key_bytes(leaf)
+            if renewed and trust is None:
+                trust = old.trust
     stored = store.add(owner, label, leaf, trust=trust or Trust.TRUST, private_key=key, replace=renewed)
     added = []
     for other in others if with_chain else ():
         if certificates.is_authority(other) and store.find_same(other) is None:
-            status = Trust.NOTRUST if trust is Trust.NOTRUST else Trust.TRUST
-            if trust is None or (renewed and trust is not Trust.NOTRUST):
+            status = Trust.NOTRUST if chain_trust is Trust.NOTRUST else Trust.TRUST
+            if chain_trust is None:
                 status = earned_trust(store, other, [*others, leaf], now=now)
             added.append(store.add(names.CERTAUTH, free_label(store, names.CERTAUTH, other), other, trust=status))
     return Imported(stored, renewed, tuple(added))
@@ -185,16 +194,26 @@ def renew(
     of the same type). Raises KeyringError when the authority's key is not in the store.
     """
     old = store.certificate(owner, label)
-    lifetime = old.certificate.not_valid_after_utc - old.certificate.not_valid_before_utc
-    profile = certificates.renewed_profile(old.certificate, days or max(1, lifetime.days))
-    if new_key:
-        key = certificates.generate_key(key_type or certificates.same_key_type(old.certificate))
-    else:
-        key = store.private_key(old)
+    fresh_key = certificates.generate_key(key_type or certificates.same_key_type(old.certificate)) if new_key else None
+    with store.writing():  # whoever deletes or renews it at the same time comes before or after, not in between
+        return _renewed(store, store.certificate(owner, label), fresh_key, days=days, now=now, signed_by=signed_by)
+
+
+def _renewed(
+    store: Store,
+    old: StoredCertificate,
+    fresh_key: PrivateKey | None,
+    *,
+    days: int | None,
+    now: datetime.datetime,
+    signed_by: Signer | None,
+) -> StoredCertificate:
+    profile = certificates.renewed_profile(old.certificate, days)
+    key = fresh_key or store.private_key(old)
     if signed_by is None and not certificates.is_self_signed(old.certificate):
         signed_by = issuer_of(store, old)
     fresh = certificates.build(profile, key.public_key(), signer=signed_by, own_key=key, now=now)
-    return store.add(old.shown_owner, label, fresh, trust=old.trust, private_key=key, replace=True)
+    return store.add(old.shown_owner, old.label, fresh, trust=old.trust, private_key=key, replace=True)
 
 
 def issuer_of(store: Store, stored: StoredCertificate) -> Signer:

@@ -1,15 +1,16 @@
 """The z/OS spelling: RACDCERT command lines carried out on a keyring store.
 
-`parse` turns TSO text into operands and knows no keyword; `Session.run` gives them meaning, one method per function.
-What RACF calls a data set is a file here: the name in quotes is taken as a path as it stands. Output follows RACF's
-shape, so that scripts that read it keep working. PKCS #11 tokens are refused; there is no hardware behind this store.
+`Session.run` gives the operands of a command their meaning, one method per function. What RACF calls a data set is a
+file here: the name in quotes is taken as a path as it stands. Output follows RACF's shape, so that scripts that read it
+keep working. PKCS #11 tokens are refused; there is no hardware behind this store.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,15 +18,14 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from attls.errors import KeyringError
-from attls.keyring import certificates, files, mapping, names, operations
+from attls.keyring import certificates, files, mapping, names, operations, racf
 from attls.keyring.certificates import Profile
 from attls.keyring.opening import Store
 from attls.keyring.store import Connection, StoredCertificate, default_usage
+from attls.keyring.tso import CommandError, Operand, Operands, parse, unabbreviated
 from attls.keyring.values import Trust, Usage
 
-ASKING = frozenset({"LIST", "LISTCHAIN", "CHECKCERT", "LISTRING", "LISTMAP"})
-"""Functions that only ask."""
-
+_ASKING = frozenset({"LIST", "LISTCHAIN", "CHECKCERT", "LISTRING", "LISTMAP"})
 _TOKENS = frozenset({"IMPORT", "BIND", "UNBIND", "ADDTOKEN", "DELTOKEN", "LISTTOKEN"})
 # fmt: off
 _FUNCTIONS = (
@@ -38,126 +38,6 @@ _FUNCTIONS = (
 _OWNERS = ("ID", "CERTAUTH", "SITE", "MULTIID")
 
 
-class CommandError(KeyringError):
-    """A command line that RACDCERT would not understand."""
-
-
-# Reading -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A keyword with what stands in parentheses behind it, or a word or quoted text inside such parentheses.
-
-    `operands` is None where there are no parentheses at all.
-    """
-
-    text: str
-    quoted: bool = False
-    operands: tuple[Operand, ...] | None = None
-
-    @property
-    def keyword(self) -> str:
-        """The text as a keyword."""
-        return self.text.upper()
-
-    @property
-    def value(self) -> str:
-        """The one text inside the parentheses, e.g. `x` of `LABEL('x')`. Raises CommandError when it is not one."""
-        if self.operands is None or len(self.operands) != 1 or self.operands[0].operands is not None:
-            raise CommandError(f"{self.keyword} takes one value in parentheses, e.g. {self.keyword}('x')")
-        return self.operands[0].text
-
-
-_TOKEN = re.compile(r"\s*,?\s*(?:'((?:[^']|'')*)'|([()])|([^\s(),']+))")
-
-
-def parse(line: str) -> list[Operand]:
-    """Read TSO command text: keywords, parentheses, `'quoted text'` with `''` for a quote.
-
-    A line that ends in `-` or `+` goes on in the next one. Raises CommandError with the place of the error.
-    """
-    text = re.sub(r"[ \t]*[-+][ \t]*\n\s*", " ", line).rstrip()
-    stack: list[list[Operand]] = [[]]
-    position = 0
-    while position < len(text.rstrip(", ")):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise CommandError(f"cannot read the command at column {position + 1}: a quote is not closed")
-        position = match.end()
-        quoted, bracket, word = match.groups()
-        if bracket == "(":
-            if not stack[-1] or stack[-1][-1].quoted or stack[-1][-1].operands is not None or len(stack) > 8:
-                raise CommandError(f"unexpected '(' at column {position}; it follows a keyword")
-            stack.append([])
-        elif bracket == ")":
-            if len(stack) == 1:
-                raise CommandError(f"unexpected ')' at column {position}")
-            inside = stack.pop()
-            stack[-1][-1] = replace(stack[-1][-1], operands=tuple(inside))
-        else:
-            stack[-1].append(Operand(quoted.replace("''", "'"), True) if quoted is not None else Operand(word))
-    if len(stack) > 1:
-        raise CommandError("a parenthesis is not closed")
-    return stack[0]
-
-
-class Operands:
-    """The operands of one function: each is asked for once, and what was not asked for is a mistake of the user."""
-
-    def __init__(self, found: list[Operand], known: str) -> None:
-        self._known = known.split()
-        self._found: dict[str, Operand] = {}
-        for operand in found:
-            keyword = _unabbreviated(operand, self._known)
-            if keyword in self._found:
-                raise CommandError(f"{keyword} is given twice")
-            self._found[keyword] = operand
-
-    def has(self, keyword: str) -> bool:
-        """Tell whether a keyword is there."""
-        return keyword in self._found
-
-    def get(self, keyword: str) -> Operand | None:
-        """Return an operand, None when it is not there."""
-        return self._found.get(keyword)
-
-    def value(self, keyword: str) -> str | None:
-        """Return an operand's one value, None when it is not there."""
-        operand = self._found.get(keyword)
-        return None if operand is None else operand.value
-
-    def required(self, keyword: str) -> str:
-        """Return an operand's one value. Raises CommandError when it is not there."""
-        value = self.value(keyword)
-        if value is None:
-            raise CommandError(f"{keyword}(…) is missing")
-        return value
-
-    @property
-    def trust(self) -> Trust | None:
-        """The trust that is asked for."""
-        asked = [trust for trust in Trust if self.has(trust.value)]
-        if len(asked) > 1:
-            raise CommandError("TRUST, NOTRUST and HIGHTRUST exclude each other")
-        return asked[0] if asked else None
-
-
-def _unabbreviated(operand: Operand, known: Sequence[str]) -> str:
-    """Return the keyword that `operand` is or unambiguously abbreviates, as TSO allows."""
-    word = operand.keyword
-    if operand.quoted:
-        raise CommandError(f"'{operand.text}' stands where a keyword should be")
-    if word in known:
-        return word
-    longer = [keyword for keyword in known if keyword.startswith(word)]
-    if len(longer) != 1:
-        raise CommandError(
-            f"{word} is not one of {', '.join(known)}" if not longer else f"{word} could be {' or '.join(longer)}"
-        )
-    return longer[0]
-
-
 # Carrying out ------------------------------------------------------------------------------------------------------
 
 
@@ -165,13 +45,15 @@ def _unabbreviated(operand: Operand, known: Sequence[str]) -> str:
 class Session:
     """Runs commands for `user`, who is the owner where a command names none; `now` is asked for the time.
 
-    `password` is used where a command needs one and has no PASSWORD operand.
+    `password` stands for the PASSWORD operand where a command has none. `asks` tells whether the last command only
+    asked, so that what it did not find is an answer.
     """
 
     store: Store
     user: str
     now: Callable[[], datetime.datetime]
     password: bytes | None = None
+    asks: bool = False
     _lines: list[str] = field(default_factory=list)
 
     def run(self, line: str, *, secrets_allowed: bool = True) -> str:
@@ -180,45 +62,37 @@ class Session:
         With `secrets_allowed` False a PASSWORD operand is refused: the line could be seen by others. Raises
         CommandError for what cannot be understood, KeyringError for what cannot be done; then nothing was changed.
         """
+        self.asks = False
         operands = parse(line)
+        if operands and operands[0].keyword in racf.PASSED_OVER:
+            return ""
+        if operands and operands[0].keyword in racf.COMMANDS:
+            return racf.run(self.store, operands)
         if operands and operands[0].keyword == "RACDCERT":
             operands = operands[1:]
+        # The owner may stand before the function or behind it: RACDCERT ID(USER1) MAP …, RACDCERT MAP ID(USER1) …
+        named = [one for one in operands if one.keyword in _OWNERS and not one.quoted]
+        if len(named) > 1:
+            raise CommandError(f"{named[0].keyword} and {named[1].keyword} both say whose it is; one owner is enough")
         owner = self.user
-        function: str | None = None
-        head: Operand | None = None
-        rest = []
-        for operand in operands:
-            if operand.keyword in _OWNERS and not operand.quoted and function is None:
-                owner = operand.value if operand.keyword == "ID" else operand.keyword
-            elif function is None:
-                function, head = _unabbreviated(operand, _FUNCTIONS), operand
-            else:
-                rest.append(operand)
-        if not secrets_allowed and any(operand.keyword in {"PASSWORD", "PASSW"} for operand in rest):
+        for one in named:
+            owner = one.value if one.keyword == "ID" else one.keyword
+        others = [one for one in operands if one not in named]
+        if not others:
+            raise CommandError(f"RACDCERT needs a function: {', '.join(_FUNCTIONS)}")
+        head, *rest = others
+        function = unabbreviated(head, _FUNCTIONS)
+        self.asks = function in _ASKING
+        if not secrets_allowed and any("PASSWORD".startswith(one.keyword) and len(one.keyword) > 3 for one in rest):
             raise CommandError(
                 "a password on the command line can be seen by others; give it with --password-file, or the whole "
                 "command on standard input"
             )
-        if function is None or head is None:
-            raise CommandError(f"RACDCERT needs a function: {', '.join(_FUNCTIONS)}")
-        # RACF also takes the owner behind the function: RACDCERT MAP ID(USER1) …
-        if function in {
-            "MAP",
-            "ALTMAP",
-            "LISTMAP",
-            "DELMAP",
-            "LISTRING",
-            "LIST",
-            "ADD",
-            "GENCERT",
-            "EXPORT",
-            "ADDRING",
-        }:
-            for operand in [one for one in rest if one.keyword in _OWNERS and not one.quoted]:
-                owner = operand.value if operand.keyword == "ID" else operand.keyword
-                rest.remove(operand)
         if function in _TOKENS:
-            raise KeyringError(f"RACDCERT {function} works on PKCS #11 tokens, which this store does not have")
+            raise KeyringError(
+                f"RACDCERT {function} works on PKCS #11 tokens, which this store does not have; "
+                "keep certificate and key in a ring (GENCERT or ADD, then CONNECT)"
+            )
         self._lines = []
         method: Callable[[str, Operand, list[Operand]], None] = getattr(self, f"_{function.lower()}")
         method(names.check_owner(owner), head, rest)
@@ -243,10 +117,8 @@ class Session:
             trust = Trust.TRUST if own else operations.earned_trust(self.store, leaf, others, now=self.now())
         label = given.value("WITHLABEL") or self._same_key_label(owner, leaf) or self._next_label(owner)
         done = operations.import_certificate(
-            self.store, owner=owner, label=label, contents=contents, trust=None, source=head.value, now=self.now()
+            self.store, owner=owner, label=label, contents=contents, trust=trust, source=head.value, now=self.now()
         )
-        if done.stored.trust is not trust:
-            self.store.set_trust(owner, label, trust)
         self._say(
             f"Certificate {'renewed' if done.renewed else 'added'} for {_whose(owner)}, label {label}, "
             f"status {trust.value}."
@@ -271,10 +143,10 @@ class Session:
         stored = self._selected(owner, head)
         if given.trust is None and not given.has("NEWLABEL"):
             raise CommandError("ALTER changes TRUST, NOTRUST, HIGHTRUST or NEWLABEL; none is given")
-        if given.trust is not None:
-            self.store.set_trust(owner, stored.label, given.trust)
         if (label := given.value("NEWLABEL")) is not None:
-            self.store.relabel(owner, stored.label, label)
+            self.store.relabel(owner, stored.label, label, trust=given.trust)
+        elif given.trust is not None:
+            self.store.set_trust(owner, stored.label, given.trust)
         self._say(f"Certificate {stored.label} of {_whose(owner)} altered.")
 
     def _delete(self, owner: str, head: Operand, rest: list[Operand]) -> None:
@@ -298,6 +170,7 @@ class Session:
         kind, _, size = certificates.key_type(one.public_key()).partition("-")
         lines = [
             f"  Label: {stored.label}",
+            f"  Certificate ID: {_certificate_id(stored)}",
             f"  Status: {stored.trust.value}",
             f"  Start Date: {one.not_valid_before_utc:%Y/%m/%d %H:%M:%S}",
             f"  End Date:   {one.not_valid_after_utc:%Y/%m/%d %H:%M:%S}",
@@ -335,8 +208,10 @@ class Session:
         stored = self._selected(owner, head)
         chain = [stored.certificate, *operations.issuers(self.store, stored.certificate)]
         complete = certificates.is_self_signed(chain[-1])
+        members = []
         for number, one in enumerate(chain, 1):
             known = self.store.find_same(one) or stored
+            members.append((known.owner, known.label))
             self._say(f"Certificate {number}:", f"Digital certificate information for {_whose(known.owner)}:")
             self._say("", *self._listing(known), "")
         expired = any(not one.not_valid_before_utc <= self.now() <= one.not_valid_after_utc for one in chain)
@@ -344,6 +219,9 @@ class Session:
             "Chain information:",
             f"  Chain contains {len(chain)} certificate(s), chain is {'' if complete else 'in'}complete",
         )
+        for ring in self.store.rings():
+            if set(members) <= {(line.owner, line.label) for line in ring.connections}:
+                self._say(f"  Chain contains ring in common: {ring.owner}/{ring.name}")
         if expired:
             self._say("  Chain contains expired certificate(s)")
 
@@ -433,7 +311,7 @@ class Session:
         given = Operands(rest, "DSN FORMAT PASSWORD")
         stored = self._selected(owner, head)
         password = self._password(given)
-        form = (given.value("FORMAT") or ("PKCS12DER" if given.has("PASSWORD") else "CERTB64")).upper()
+        form = (given.value("FORMAT") or ("CERTB64" if password is None else "PKCS12DER")).upper()
         known = {
             "CERTDER": "der",
             "CERTB64": "pem",
@@ -454,9 +332,8 @@ class Session:
         given = Operands(rest, "WITHLABEL SIZE NOTBEFORE NOTAFTER RSA NISTECC BPECC PKDS PCICC ICSF TOKEN")
         self._refuse_hardware(given)
         stored = self._selected(owner, head)
-        lifetime = stored.certificate.not_valid_after_utc - stored.certificate.not_valid_before_utc
         profile = replace(
-            certificates.renewed_profile(stored.certificate, max(1, lifetime.days)),
+            certificates.renewed_profile(stored.certificate),
             begins=_moment(given.get("NOTBEFORE"), "00:00:00"),
             ends=_moment(given.get("NOTAFTER"), "23:59:59"),
         )
@@ -687,6 +564,14 @@ def _usage_words(usage: x509.KeyUsage) -> list[str]:
 
 def _whose(owner: str) -> str:
     return {names.CERTAUTH: "CERTAUTH", names.SITE: "SITE", mapping.MULTIID: "MULTIID"}.get(owner, f"user {owner}")
+
+
+def _certificate_id(stored: StoredCertificate) -> str:
+    """Return RACF's name of a certificate: x'D9', length and text of the owner, the label; in EBCDIC, then Base64."""
+    owner = {names.CERTAUTH: "irrcerta", names.SITE: "irrsitec"}.get(stored.owner, stored.owner)
+    text = (owner + stored.label).encode("cp037", "replace")
+    packed = bytes([0xD9, len(owner)]) + text
+    return base64.b64encode(packed + b"\x40" * (-len(packed) % 3)).decode()
 
 
 def _algorithm(certificate: x509.Certificate) -> str:

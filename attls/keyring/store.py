@@ -144,6 +144,12 @@ class Files(Tables):
                     yield self.certificate(owner, label)
 
     def _no_certificate(self, owner: str, label: str) -> KeyringError:
+        if self.request_path(owner, label).exists():
+            return names.MissingError(
+                f"'{label}' of {owner} is a request that waits for its certificate; bring that in with: "
+                f"attls cert import {names.options(owner, label)} FILE",
+                407,
+            )
         others = self.labels(owner)
         known = f"it has {', '.join(repr(other) for other in others[:10])}" if others else "it has none"
         return names.MissingError(f"{owner} has no certificate labelled '{label}'; {known}", 407)
@@ -176,10 +182,8 @@ class Files(Tables):
             same = self.find_same(certificate)
             if same is not None and (same.owner, same.label) != (canonical, label):
                 raise KeyringError(f"this very certificate is already in the store as {same.name}")
-            files.make_directory(path.parent, secret=False)
-            if private_key is not None:
-                self._write_key(canonical, label, private_key)
-            self._write_certificate(canonical, owner, label, trust, certificate)
+            kept = self._certificate_file(StoredCertificate(canonical, owner, label, trust, certificate))
+            files.replace_all([*([self._key_file(canonical, label, private_key)] if private_key else []), kept])
             self._drop_keys(canonical, label, keep=key_id(certificate))
             if (request := self.request_path(canonical, label)).exists():
                 files.remove(request)
@@ -190,26 +194,30 @@ class Files(Tables):
         with self.writing():
             stored = self.certificate(owner, label)
             _check_trust(stored.owner, trust)
-            self._write_certificate(stored.owner, stored.shown_owner, label, trust, stored.certificate)
+            files.replace_all([self._certificate_file(dataclasses.replace(stored, trust=trust))])
         return self.certificate(owner, label)
 
-    def relabel(self, owner: str, label: str, new_label: str) -> StoredCertificate:
-        """Give a certificate another label, on all rings too."""
+    def relabel(self, owner: str, label: str, new_label: str, *, trust: Trust | None = None) -> StoredCertificate:
+        """Give a certificate another label, on all rings too, and another trust if `trust` is given."""
         with self.writing():
             stored = self.certificate(owner, label)
+            trust = trust or stored.trust
+            _check_trust(stored.owner, trust)
             if self.has_certificate(owner, new_label):
                 raise KeyringError(
                     f"{stored.owner} already has a certificate labelled '{new_label}'; choose another label"
                 )
+            changes = []
             key = self._key_path(stored.owner, label, stored.certificate)
             if key.exists():
                 new_key = self._key_path(stored.owner, new_label, stored.certificate)
-                files.replace(new_key, files.read_secret(key), mode=0o600)
-            self._write_certificate(stored.owner, stored.shown_owner, new_label, stored.trust, stored.certificate)
+                changes.append(files.NewFile(new_key, files.read_secret(key), 0o600))
+            changes.append(self._certificate_file(dataclasses.replace(stored, label=new_label, trust=trust)))
             if (crl := self.crl_path(owner, label)).exists():
-                files.replace(self.crl_path(owner, new_label), files.read_trusted(crl), mode=0o644)
+                changes.append(files.NewFile(self.crl_path(owner, new_label), files.read_trusted(crl), 0o644))
             for ring in self.rings_with(stored.owner, label):
-                self._write_ring(_mapped(ring, stored.owner, label, new_label))
+                changes.append(self._ring_file(_mapped(ring, stored.owner, label, new_label)))
+            files.replace_all(changes)
             files.remove(self.certificate_path(owner, label))
             files.remove(crl)
             self._drop_keys(stored.owner, label)
@@ -223,8 +231,7 @@ class Files(Tables):
             if not path.exists() and not request.exists():
                 raise self._no_certificate(canonical, label)
             touched = self.rings_with(canonical, label)
-            for ring in touched:
-                self._write_ring(_mapped(ring, canonical, label, None))
+            files.replace_all(self._ring_file(_mapped(ring, canonical, label, None)) for ring in touched)
             files.remove(path)
             files.remove(self.crl_path(owner, label))
             if request.exists():
@@ -232,20 +239,20 @@ class Files(Tables):
             self._drop_keys(canonical, label)
         return touched
 
-    def _write_certificate(
-        self, canonical: str, shown_owner: str, label: str, trust: Trust, certificate: x509.Certificate
-    ) -> None:
+    def _certificate_file(self, stored: StoredCertificate) -> files.NewFile:
+        certificate = stored.certificate
         head = (
             f"# Kept by attls; change it with the attls cert commands.\n"
-            f"Owner: {canonical if canonical in _GROUPS else shown_owner}\n"
-            f"Label: {label}\n"
-            f"Trust: {trust.value}\n"
+            f"Owner: {stored.owner if stored.owner in _GROUPS else stored.shown_owner}\n"
+            f"Label: {stored.label}\n"
+            f"Trust: {stored.trust.value}\n"
             f"# Subject: {_one_line(certificate.subject.rfc4514_string())}\n"
             f"# Issuer: {_one_line(certificate.issuer.rfc4514_string())}\n"
             f"# Valid: {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}\n"
         )
-        content = head.encode() + certificates.pem(certificate)
-        files.replace(self.certificate_path(canonical, label), content, mode=0o644)
+        path = self.certificate_path(stored.owner, stored.label)
+        files.make_directory(path.parent, secret=False)
+        return files.NewFile(path, head.encode() + certificates.pem(certificate), 0o644)
 
     # Private keys
 
@@ -289,6 +296,10 @@ class Files(Tables):
             raise KeyringError(f"the store has no private key for {stored.name}", 428)
         return certificates.load_private_key(pem)
 
+    def has_passphrase(self) -> bool:
+        """Tell whether a passphrase for encrypted keys can be had; asks for it."""
+        return bool(self._passphrase())
+
     def _decrypt(self, path: Path, content: bytes) -> PrivateKey:
         passphrase = self._passphrase() if b"ENCRYPTED" in content else None
         try:
@@ -302,12 +313,12 @@ class Files(Tables):
     def _private(self, owner: str) -> Path:
         return self._kind("private") / names.file_name(owner)
 
-    def _write_key(self, owner: str, label: str, key: PrivateKey) -> None:
+    def _key_file(self, owner: str, label: str, key: PrivateKey) -> files.NewFile:
         directory = self._private(owner)
         files.make_directory(directory.parent, secret=True)
         files.make_directory(directory, secret=True)
         content = certificates.private_key_pem(key, self._passphrase_for_writing())
-        files.replace(directory / f"{names.file_name(label)}.{key_id(key)}.key", content, mode=0o600)
+        return files.NewFile(directory / f"{names.file_name(label)}.{key_id(key)}.key", content, 0o600)
 
     def _passphrase_for_writing(self) -> bytes | None:
         if not self.settings().encrypt_keys:
@@ -334,22 +345,32 @@ class Files(Tables):
         """
         with self.writing():
             keys = {path: self._decrypt(path, files.read_secret(path)) for path in self.key_files()}
-            settings = self.settings()
-            if passphrase is not None and not settings.encrypt_keys:
-                self.set_settings(dataclasses.replace(settings, encrypt_keys=True))
-            for path, key in keys.items():
-                files.replace(path, certificates.private_key_pem(key, passphrase), mode=0o600)
-            if passphrase is None:
-                self.set_settings(dataclasses.replace(settings, encrypt_keys=False))
+            changes = [
+                files.NewFile(path, certificates.private_key_pem(key, passphrase), 0o600) for path, key in keys.items()
+            ]
+            # Whatever stops us in between, a new key is not kept in clear beside encrypted ones.
+            settings = dataclasses.replace(self.settings(), encrypt_keys=passphrase is not None)
+            changes.insert(0 if settings.encrypt_keys else len(changes), self._settings_file(settings))
+            files.replace_all(changes)
         return len(keys)
 
+    def has_other_keys(self, owner: str, label: str, certificate: x509.Certificate) -> bool:
+        """Tell whether keys are kept under this label that do not belong to `certificate`."""
+        identifier = key_id(certificate)
+        return any(other != identifier for other, _ in self._keys_of(names.check_owner(owner), label))
+
     def _drop_keys(self, owner: str, label: str, *, keep: str | None = None) -> None:
-        prefix = f"{names.file_name(label)}."
-        directory = self._private(owner)
-        for path in directory.glob("*.key") if directory.is_dir() else ():
-            stem, _, identifier = path.name.removesuffix(".key").rpartition(".")
-            if f"{stem}." == prefix and identifier != keep:
+        for identifier, path in self._keys_of(owner, label):
+            if identifier != keep:
                 files.remove(path)
+
+    def _keys_of(self, owner: str, label: str) -> list[tuple[str, Path]]:
+        found = []
+        for path in self._private(owner).glob("*.key"):
+            stem, _, identifier = path.name.removesuffix(".key").rpartition(".")
+            if stem == names.file_name(label):
+                found.append((identifier, path))
+        return found
 
     # Requests
 
@@ -370,8 +391,8 @@ class Files(Tables):
                     f"{canonical} already has a certificate or request labelled '{label}'; choose another label"
                 )
             files.make_directory(path.parent, secret=False)
-            self._write_key(canonical, label, private_key)
-            files.replace(path, request.public_bytes(certificates.PEM_ENCODING), mode=0o644)
+            content = request.public_bytes(certificates.PEM_ENCODING)
+            files.replace_all([self._key_file(canonical, label, private_key), files.NewFile(path, content, 0o644)])
 
     def requests(self) -> list[tuple[str, str]]:
         """Return owner and label of all waiting requests."""
@@ -479,13 +500,18 @@ class Files(Tables):
     def take_over(self, old: StoredCertificate, new: StoredCertificate) -> None:
         """Put `new` in the place of `old` on all rings, keeping usage and default, and delete the key of `old`."""
         with self.writing():
+            changes = []
             for ring in self.rings_with(old.owner, old.label):
                 lines = [line for line in ring.connections if (line.owner, line.label) != (new.owner, new.label)]
                 without = Ring(ring.owner, ring.shown_owner, ring.name, tuple(lines))
-                self._write_ring(_mapped(without, old.owner, old.label, new.label))
+                changes.append(self._ring_file(_mapped(without, old.owner, old.label, new.label)))
+            files.replace_all(changes)
             self._drop_keys(old.owner, old.label)
 
     def _write_ring(self, ring: Ring) -> None:
+        files.replace_all([self._ring_file(ring)])
+
+    def _ring_file(self, ring: Ring) -> files.NewFile:
         pieces = [
             "# A key ring of attls; changed by: attls keyring connect, attls keyring remove\n"
             f"owner = {quoted(ring.shown_owner)}\n"
@@ -499,7 +525,7 @@ class Files(Tables):
             f"default = {str(line.default).lower()}\n"
             for line in ring.connections
         ]
-        files.replace(self.ring_path(ring.owner, ring.name), "".join(pieces).encode(), mode=0o644)
+        return files.NewFile(self.ring_path(ring.owner, ring.name), "".join(pieces).encode(), 0o644)
 
     def _no_ring(self, owner: str, name: str) -> KeyringError:
         if not self.directory.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,10 @@ class Tables:
 
     def set_settings(self, settings: Settings) -> None:
         """Write `store.toml`."""
+        with self.writing():
+            files.replace_all([self._settings_file(settings)])
+
+    def _settings_file(self, settings: Settings) -> files.NewFile:
         text = (
             "# Settings of this keyring store; docs/keyrings.md explains them.\n"
             f"virtual_auth = {quoted(settings.virtual_auth)}\n"
@@ -75,8 +80,7 @@ class Tables:
             f"grants = {str(settings.grants).lower()}\n"
             f"host_names = [{', '.join(quoted(host) for host in settings.host_names)}]\n"
         )
-        with self.writing():
-            files.replace(self.directory / "store.toml", text.encode(), mode=0o644)
+        return files.NewFile(self.directory / "store.toml", text.encode(), 0o644)
 
     # Revocation
 
@@ -131,7 +135,7 @@ class Tables:
         except OSError as error:
             raise KeyringError(f"cannot read {path}: {error.strerror}", UNDECIDED) from error
         except KeyringError as error:
-            again = f"attls cert import-crl FILE --owner {owner} --label '{label}'"
+            again = f"attls cert import-crl FILE {names.options(owner, label)}"
             advice = "" if "run: ch" in str(error) else f"; import it again: {again}"
             raise KeyringError(f"{path}: {error}{advice}", error.code) from error
 
@@ -384,5 +388,5 @@ def names_in(directory: Path, suffix: str) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """Write a TOML basic string; the names we keep are printable, so only quotes and backslashes need care."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """Write a TOML basic string, which is a JSON string but for one control character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from attls.errors import KeyringError
-from attls.keyring import certificates
+from attls.keyring import certificates, names
 
 
 class Trust(enum.Enum):
@@ -87,7 +87,7 @@ class Keyring:
         what = f"certificate '{entry.label}' of {entry.owner} on ring {self.name}"
         if not entry.is_trusted:
             raise KeyringError(
-                f"{what} is marked NOTRUST; run: attls cert trust --owner {entry.owner} --label '{entry.label}'", 407
+                f"{what} is marked NOTRUST; run: attls cert trust {names.options(entry.owner, entry.label)}", 407
             )
         if entry.usage is not Usage.PERSONAL:
             raise KeyringError(

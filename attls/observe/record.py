@@ -54,6 +54,7 @@ class Record:
         "owner",
         "peer_certificate",
         "peer_subject",
+        "primary",
         "protocol",
         "reason",
         "resumed",
@@ -96,6 +97,7 @@ class Record:
         self.peer_certificate: bytes | None = None
         self.cert_user: str | None = None
         self.map_type = "Primary"
+        self.primary: Record | None = None
         self.bytes_in = 0
         self.bytes_out = 0
         self.reason: Reason | None = None
@@ -115,6 +117,11 @@ class Record:
             self._ledger._moved(self, before, status)
             if self._ledger.on_change is not None:
                 self._ledger.on_change(self)
+
+    def follow(self, primary: Record | None) -> None:
+        """Become a secondary connection; `primary` is the one that it got its rule from, where we carry it."""
+        self.map_type = "Secondary"
+        self.primary = primary
 
     @property
     def stale(self) -> bool:

@@ -430,7 +430,10 @@ class _Writer:
         responder = service.yes("ocspaia")
         if service.one("crlfile") is not None:
             self.report(
-                service.lines["crlfile"], "warning", "left-out", f"[{service.name}]: CRLfile has no place in a policy"
+                service.lines["crlfile"],
+                "warning",
+                "left-out",
+                f"[{service.name}]: CRLfile has no place in a policy; bring the list in with: attls cert import-crl",
             )
         if not (lines or url or responder):
             return

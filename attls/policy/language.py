@@ -831,8 +831,8 @@ _LDAP = Statement(
             Kind.TEXT,
             "Host, or host:port.",
             many=True,
-            instead=f"{_NO_LDAP}; where no other source answers, Medium and High refuse. Use HttpCdpEnable, OCSP, or a "
-            "list on the ring (attls cert import-crl)",
+            instead=f"{_NO_LDAP}; refused with no other source, or at level Low, because a list would be missed. Use "
+            "HttpCdpEnable, OCSP, or a list on the ring (attls cert import-crl)",
             depends=True,
         ),
         _number("GSK_LDAP_SERVER_PORT", 1, 65535, 389, "Port.", instead=_NO_LDAP),

@@ -15,7 +15,8 @@ Ending TLS is exact by itself, because close_notify marks the place in the strea
 is clear and waits here until the program asks for the end of TLS too; a record is therefore given to the engine only
 when it is whole, one at a time, so that the engine never swallows bytes that are not TLS. The peer's close_notify alone
 does not tell whether it ends TLS or the connection. The program gets `GRACE_SECONDS` to say STOP; then it is an
-ordinary end of the stream.
+ordinary end of the stream. A connection that follows another (FTP data) ends at once: nobody takes TLS off one of
+those, and servers that wait for our close_notify before they close would make every transfer last that long.
 """
 
 from __future__ import annotations
@@ -33,12 +34,11 @@ from typing import TYPE_CHECKING
 from attls import errors
 from attls.errors import Reason
 from attls.observe import NOT_SECURE, Record
-from attls.relay import secure
 from attls.relay.clear import ClearRelay, lend
-from attls.relay.connection import READABLE, Relay
+from attls.relay.connection import ENDED, READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
-from attls.relay.secure import RECORD, SecureRelay
-from attls.tls import EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
+from attls.relay.secure import SecureRelay, crossing
+from attls.tls import RECORD, EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
@@ -53,8 +53,8 @@ _ESTABLISHED = 1  # include/net/tcp_states.h
 _BYTES_SENT = struct.Struct("=QQ")  # struct tcp_info: tcpi_bytes_sent, tcpi_bytes_retrans, at 200
 _NOT_SENT = struct.Struct("=I")  # tcpi_notsent_bytes, at 144
 
-_received = secure._received
-_plain = secure._plain
+_received = crossing.received
+_made = crossing.made
 
 
 class NotEstablishedError(Exception):
@@ -452,12 +452,6 @@ class TlsPhase(SecureRelay):
         self.reactor.handlers[self.app.fileno()] = self._on_app_early
         self.dialed = select.EPOLLIN
 
-    @property
-    def destination(self) -> tuple[str, int]:
-        """Where the connection goes, as the environment knows it."""
-        remote = self.record.flow.remote
-        return str(remote.address), remote.port
-
     # The handshake
 
     def _on_app_early(self, mask: int) -> None:
@@ -556,7 +550,7 @@ class TlsPhase(SecureRelay):
         if self.notified and not self.over:
             self._finish_stop()
 
-    def _pump_net(self, *, ended: bool = True) -> None:
+    def _pump_net(self, mask: int = ENDED) -> None:
         net = self.net
         if self.app_unsent or self.over or net is None:
             self.net_ready = True
@@ -583,7 +577,7 @@ class TlsPhase(SecureRelay):
                 continue  # nothing counts once the program has been told of the end
             if not self._take_records(start + count):
                 return
-            if start + count < _CHUNK and not ended:
+            if start + count < _CHUNK and not mask & ENDED:
                 return
         self.reactor.hungry.append(self._pump_net)
 
@@ -601,16 +595,16 @@ class TlsPhase(SecureRelay):
                     if end - position <= _LONGEST_RECORD:
                         break
                     end = size  # no record is so long: let the engine say so
-                engine.bio_write(_received[position:end])
+                crossing.feed(engine, position, end)
                 position = end
                 try:
-                    total += engine.recv_into(_plain[total:], RECORD)  # one record, so there is nothing behind it
+                    total += crossing.open(engine, total)  # one record, so there is nothing behind it
                 except WantReadError:
                     pass
                 except ZeroReturnError:
                     self.peer_stopped = True
         except EngineError as error:
-            self._forward(total)
+            self._forward(_made[:total])
             self._fail(error)
             return False
         self.unfed = bytes(_received[position:size])
@@ -618,7 +612,7 @@ class TlsPhase(SecureRelay):
             self._send_answers()
         if self.renewing and not engine.renegotiate_pending():
             self._renewed()
-        more = self._forward(total)
+        more = self._forward(_made[:total])
         if self.peer_stopped and not self.over:
             self._peer_has_stopped()
             return False
@@ -627,11 +621,11 @@ class TlsPhase(SecureRelay):
     def _decrypt(self, count: int) -> bool:
         raise AssertionError("a controlled connection gives the engine one record at a time")
 
-    def _pump_app(self, *, ended: bool = True) -> None:
+    def _pump_app(self, mask: int = ENDED) -> None:
         if self.renewing or self.notified:
             self.app_ready = True
         elif self.end_place < 0:
-            super()._pump_app(ended=ended)
+            super()._pump_app(mask)
         else:
             self._pump_rest()
 
@@ -644,6 +638,8 @@ class TlsPhase(SecureRelay):
             self._finish_stop()
         elif self.life.state is State.APP_DONE:
             self._end_of_stream()
+        elif self.record.map_type == "Secondary":
+            self._grace_is_over()
         else:
             self.reactor.arm(self, GRACE_SECONDS)
             self._look_behind_close_notify()
@@ -689,13 +685,10 @@ class TlsPhase(SecureRelay):
                 return
             record.bytes_out += count
             try:
-                taken = 0
-                while taken < count:  # a peer may have asked for short records
-                    taken += engine.send(_received[taken:count])
+                if not self._send(_made[: crossing.seal(engine, count)]):
+                    return
             except EngineError as error:
                 self._fail(error)
-                return
-            if not self._send(self._take_from_engine()):
                 return
         self.notified = True
         try:
@@ -785,11 +778,10 @@ class TlsPhase(SecureRelay):
         self.engine = None
         self.control.begin_clear(self, b"")
 
-    def closed(self) -> None:
+    def keep_session(self) -> None:
         """Keep a client's session, unless the program asked for it to be forgotten."""
-        if self.control.forget_session:
-            self.engine = None
-        super().closed()
+        if not self.control.forget_session:
+            super().keep_session()
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

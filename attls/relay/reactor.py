@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
-_SMALL_BATCH = 32  # the same, where urgent requests want a look in between
+_URGENT = 0.0005  # seconds of work at most, but for one event, before urgent requests get a look
 _TURN = 0.02  # seconds of work before other trio tasks get their turn, if none of them asks for it earlier
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
@@ -82,7 +82,6 @@ class Reactor:
         self._has_deadlines = trio.Event()
         self._others_wait = False
         self._urgent: Callable[[], None] | None = None
-        self._batch = _BATCH
 
     def carry(
         self,
@@ -124,20 +123,18 @@ class Reactor:
         self._epoll.register(descriptor, EVENTS)
 
     def watch_urgent(self, descriptor: int, handler: Callable[[], None]) -> None:
-        """Call `handler()` when `descriptor` (an epoll set) is readable, and between any two batches of events.
+        """Call `handler()` when `descriptor` (an epoll set) is readable, and every now and then while there is work.
 
         For small requests that must not queue behind all the traffic. The handler looks by itself whether there is
         anything to do.
         """
         self._urgent = handler
-        self._batch = _SMALL_BATCH
-        self.handlers[descriptor] = _no_handler  # what there is to do is done behind every batch
+        self.handlers[descriptor] = _no_handler  # what there is to do is done behind every batch, or earlier
         self._epoll.register(descriptor, select.EPOLLIN)
 
     def unwatch_urgent(self, descriptor: int) -> None:
         """Call the handler of `watch_urgent` no more."""
         self._urgent = None
-        self._batch = _BATCH
         if not self._epoll.closed:
             self.unwatch(descriptor)
 
@@ -227,13 +224,14 @@ class Reactor:
         patience = 0.0
         self._others_wait = False
         while True:
-            events = poll(patience, self._batch)
+            events = poll(patience, _BATCH)
             if not events and not self.hungry:
                 if patience:
                     return
                 patience = _LINGER
                 continue
             patience = 0.0
+            look = self.clock() + _URGENT
             for descriptor, mask in events:
                 handler = handlers.get(descriptor)
                 if handler is not None:
@@ -241,15 +239,21 @@ class Reactor:
                         handler(mask)
                     except Exception:  # noqa: BLE001 - a bug of ours ends this one connection, never the worker
                         self._internal_error(handler)
+                if self._urgent is not None and self.clock() > look:
+                    self._serve_urgent(self._urgent)
+                    look = self.clock() + _URGENT
             if self._urgent is not None:
-                try:
-                    self._urgent()
-                except Exception:  # noqa: BLE001 - as above
-                    self._internal_error(self._urgent)
+                self._serve_urgent(self._urgent)
             if self.hungry:
                 self._feed_hungry()
             if self._others_wait or self.clock() > end:
                 return
+
+    def _serve_urgent(self, handler: Callable[[], None]) -> None:
+        try:
+            handler()
+        except Exception:  # noqa: BLE001 - as in _drain
+            self._internal_error(handler)
 
     def _feed_hungry(self) -> None:
         hungry, self.hungry = self.hungry, []
@@ -258,6 +262,8 @@ class Reactor:
                 resume()
             except Exception:  # noqa: BLE001 - as in _drain
                 self._internal_error(resume)
+            if self._urgent is not None:  # one of these takes as long as many events
+                self._serve_urgent(self._urgent)
 
     def guard(self, relay: Relay, action: Callable[[], None]) -> None:
         """Run one action of a relay; an unexpected error ends that connection only."""

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING
 
 from attls import errors
 from attls.errors import Reason, TlsError
-from attls.model import Direction
+from attls.model import Direction, Protocol
 from attls.observe import HANDSHAKE, SECURE, Record
 from attls.relay.connection import ENDED, READABLE, Relay, shut
 from attls.relay.lifecycle import INBOUND, OUTBOUND, Event, State
 from attls.tls import (
+    APPLICATION_DATA,
+    RECORD,
     Engine,
     EngineError,
     Environment,
     WantReadError,
     ZeroReturnError,
+    best,
     identify,
     looks_like_tls,
     resumes,
@@ -34,24 +37,17 @@ from attls.tls import (
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
 
-RECORD = 16384  # plain bytes in the largest TLS record (RFC 8446 section 5.1)
-_OVERHEAD = 1024  # more than header, padding and tag add to one record, and room for a stray handshake message
 _READ = 256 * 1024
+_PIECE = 64 * 1024  # what the engine is given at once: its buffer grows to that and never shrinks
+_UNTIL_IT_WANTS_MORE = 1 << 20  # looks: more than there can be records in one read
+_FLIGHT = 16384  # bytes taken from the engine at once in a handshake
 _HELLO = 16384  # bytes read at once while the peer has not proven itself
 _TURNS = 4  # full reads of one connection before others get their turn
 
 # Shared by all connections of the process: filled and emptied within one call, never kept.
-_received = memoryview(bytearray(_READ))
-_plain = memoryview(bytearray(_READ + 2 * RECORD))
-
-
-def _encrypt_rest(engine: Engine, start: int, end: int) -> bytes:
-    # A peer that asked for short records (max_fragment_length, RFC 6066) makes the engine take less than it was given.
-    records = []
-    while start < end:
-        start += engine.send(_received[start:end])
-        records.append(engine.bio_read(RECORD + _OVERHEAD))
-    return b"".join(records)
+crossing = best(_READ)
+_received = crossing.received
+_made = crossing.made
 
 
 class SecureRelay(Relay):
@@ -94,10 +90,8 @@ class SecureRelay(Relay):
         """Start the handshake on the network socket."""
         assert self.net is not None
         environment = self.environment
-        remote = self.record.flow.remote
-        self.engine = environment.engine(
-            (str(remote.address), remote.port), self.reactor.clock(), job=self.record.owner.job or ""
-        )
+        self._share_session()
+        self.engine = environment.engine(self.destination, self.reactor.clock(), job=self.record.owner.job or "")
         self.record.status = HANDSHAKE
         self._arm_handshake(1 if environment.is_server else 5)
         if self.net.fileno() in self.reactor.handlers:
@@ -108,6 +102,19 @@ class SecureRelay(Relay):
             self._step_handshake()
         if self.dialed & READABLE and not self.over:
             self._on_handshake(self.dialed)
+
+    @property
+    def destination(self) -> tuple[str, int]:
+        """Where the connection goes, as sessions are kept by; one that follows another goes where that one does."""
+        remote = (self.record.primary or self.record).flow.remote
+        return str(remote.address), remote.port
+
+    def _share_session(self) -> None:
+        """Let a connection that follows a living one resume its session: FTP servers want that of data connections."""
+        primary = self.record.primary
+        relay = self.reactor.connections.get(primary.connid) if primary is not None else None
+        if isinstance(relay, SecureRelay) and relay.environment is self.environment:
+            relay.keep_session()
 
     def _arm_handshake(self, factor: int) -> None:
         # The side that spoke first waits longer: its peer may be a busy server. ioctl reference, "Failure and timeout".
@@ -144,7 +151,7 @@ class SecureRelay(Relay):
                 self._arm_handshake(1)
             if not self.judged and not self.environment.is_server:
                 self._judge_resumption(bytes(_received[:count]))
-            self._walk(count)
+            self._walk(0, count)
             # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
             more = self.net_ready = count == _HELLO or bool(mask & ENDED)
             engine.bio_write(_received[:count])
@@ -175,7 +182,9 @@ class SecureRelay(Relay):
             if not self.judged and self.environment.is_server:
                 self._judge_resumption(flight)
             self.net_unsent += flight
-            self._flush_net()
+            # A TLS 1.3 server has only tickets to send then, which nobody waits for: they go with the first answer.
+            tickets = done and self.environment.is_server and engine.get_protocol_version() == Protocol.TLSV1_3
+            self._flush_net(socket.MSG_MORE if tickets else 0)
         if failure is not None:
             self.abort(*failure)
         elif done and not self.over:
@@ -233,9 +242,9 @@ class SecureRelay(Relay):
         assert engine is not None
         answer = b""
         try:
-            answer = engine.bio_read(2 * RECORD)
-            while len(answer) % (2 * RECORD) == 0:
-                answer += engine.bio_read(2 * RECORD)
+            answer = engine.bio_read(_FLIGHT)
+            while len(answer) % _FLIGHT == 0:
+                answer += engine.bio_read(_FLIGHT)
         except WantReadError:
             pass  # the engine has nothing more to say
         return answer
@@ -252,7 +261,10 @@ class SecureRelay(Relay):
             self.app_ready = bool(self.dialed & READABLE)
         else:
             self.reactor.watch(self.app, self.on_app)
-        if self._decrypt(0) and self.net_ready:
+        assert self.engine is not None
+        more = self._decrypt(0)
+        crossing.settle(self.engine)
+        if more and self.net_ready:
             self._pump_net()
         if self.app_ready and not self.over:
             self._pump_app()
@@ -267,7 +279,7 @@ class SecureRelay(Relay):
                 if mask & select.EPOLLERR:
                     self.abort(errors.PEER_RESET)
             else:
-                self._pump_net(ended=bool(mask & ENDED))
+                self._pump_net(mask)
 
     def on_app(self, mask: int) -> None:
         """Handle an event of the program's socket."""
@@ -279,12 +291,12 @@ class SecureRelay(Relay):
                 if mask & select.EPOLLERR:
                     self.abort(errors.APP_RESET)
             else:
-                self._pump_app(ended=bool(mask & ENDED))
+                self._pump_app(mask)
 
-    def _pump_net(self, *, ended: bool = True) -> None:
+    def _pump_net(self, mask: int = ENDED) -> None:
         """Network → program: read, decrypt, forward until the socket is drained or the program does not keep up.
 
-        `ended` says that the kernel has announced the end of the stream, so that a short read is not the last one.
+        `mask` is what the kernel has announced: with the end of the stream in it a short read is not the last one.
         """
         net = self.net
         if self.app_unsent or self.over or net is None:
@@ -307,76 +319,88 @@ class SecureRelay(Relay):
                 continue  # nothing counts after close_notify (RFC 8446 section 6.1)
             if not self._decrypt(count):
                 return
-            if count < _READ and not ended:
+            if count < _READ and not mask & ENDED:
                 return
         self.reactor.hungry.append(self._pump_net)
 
     def _decrypt(self, count: int) -> bool:
         """Run `count` received bytes through the engine and forward what comes out; False means "stop reading"."""
-        engine, app = self.engine, self.app
+        engine = self.engine
         assert engine is not None
-        assert app is not None
         total = 0
-        closed = False
-        single = False
+        closed = answers = False
+        end = 0
         try:
-            if count:
-                # One whole record, the shape of small requests, needs no second look at the engine.
-                single = not self.missing and count == 5 + (_received[3] << 8 | _received[4])
-                engine.bio_write(_received[:count])
-                if single:
-                    total = engine.recv_into(_plain, RECORD)
-                else:
-                    self._walk(count)
-            if not single:
-                while True:
-                    total += engine.recv_into(_plain[total:], RECORD)
-        except WantReadError:
-            if not total:
-                # Nothing for the program: it was a control message, or part of a record. An answer may be due.
-                self._send_answers()
+            while True:
+                looks = _UNTIL_IT_WANTS_MORE
+                start, end = end, min(end + _PIECE, count)
+                if end:
+                    crossing.feed(engine, start, end)
+                    looks = self._walk(start, end)
+                try:
+                    for _ in range(looks):
+                        total += crossing.open(engine, total)
+                except WantReadError:
+                    answers = True
+                if end == count:
+                    break
         except ZeroReturnError:
             closed = True
         except EngineError as error:
-            self._forward(total)
+            self._forward(_made[:total])
             self._fail(error)
             return False
-        more = self._forward(total)
+        if answers and not total:
+            # Nothing for the program: it was a control message, or part of a record. An answer may be due.
+            self._send_answers()
+        more = self._forward(_made[:total])
         if closed and not self.app_ended and not self.over:
             self.happened(Event.NET_CLOSED)
-        return more
+        return more and not self.over
 
-    def _walk(self, count: int) -> None:
-        """Follow the record headers of `count` received bytes, to know whether they end with a whole record."""
-        position = self.missing
-        if position < 0:
-            return
-        while position + 5 <= count:
-            position += 5 + (_received[position + 3] << 8 | _received[position + 4])
-        # A header that is cut in two is lost to us: from then on the engine is always asked twice.
-        self.missing = position - count if position >= count else -1
+    def _walk(self, start: int, end: int) -> int:
+        """Follow the record headers of a piece of what was received; return how often to ask the engine for data.
 
-    def _forward(self, total: int) -> bool:
-        """Hand `total` plain bytes to the program; False means that it does not keep up, or that all is over."""
-        if not total:
-            return True
+        That is once for each record that ends in the piece, so that it is not asked in vain, as long as all look like
+        data.
+        """
+        position = start + self.missing
+        if self.missing < 0:
+            return _UNTIL_IT_WANTS_MORE
+        looks = 1 if start < position <= end else 0
+        while position + 5 <= end:
+            length = _received[position + 3] << 8 | _received[position + 4]
+            if _received[position] != APPLICATION_DATA or _received[position + 1] != 3 or length > RECORD + 2048:
+                looks = _UNTIL_IT_WANTS_MORE
+            position += 5 + length
+            if position <= end:
+                looks += 1
+        # A header that is cut in two is lost to us: from then on the engine is always asked until it wants more.
+        self.missing = position - end if position >= end else -1
+        return looks if self.missing >= 0 else _UNTIL_IT_WANTS_MORE
+
+    def _forward(self, plain: bytes | memoryview) -> bool:
+        """Hand plain bytes to the program; False means that it does not keep up, or that all is over."""
         app = self.app
         assert app is not None
+        total = len(plain)
+        if not total:
+            return True
         self.record.bytes_in += total
         try:
-            sent = app.send(_plain[:total])
+            sent = app.send(plain)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self.abort(errors.APP_RESET, error.strerror or "")
             return False
         if sent < total:
-            self.app_unsent = bytes(_plain[sent:total])
+            self.app_unsent = bytes(plain[sent:])
             self.net_ready = True
             return False
         return True
 
-    def _pump_app(self, *, ended: bool = True) -> None:
+    def _pump_app(self, mask: int = ENDED) -> None:
         """Program → network: read, encrypt, send until the socket is drained or the network does not keep up."""
         app, engine = self.app, self.engine
         if self.net_unsent or engine is None or app is None:
@@ -397,62 +421,33 @@ class SecureRelay(Relay):
                 return
             self.record.bytes_out += count
             try:
-                if count <= RECORD:
-                    taken = engine.send(_received[:count])
-                    records = engine.bio_read(RECORD + _OVERHEAD)
-                    if taken < count:
-                        records += _encrypt_rest(engine, taken, count)
-                    if not self._send(records):
-                        return
-                elif not self._encrypt_many(engine, count):
+                # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
+                flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
+                if not self._send(_made[: crossing.seal(engine, count)], flags):
                     return
             except EngineError as error:
                 self._fail(error)
                 return
-            if count < _READ and not ended:
+            if count < _READ and not mask & ENDED:
                 return
         self.reactor.hungry.append(self._pump_app)
 
-    def _encrypt_many(self, engine: Engine, count: int) -> bool:
-        """Encrypt more than one record; each leaves the engine at once, all leave us with one system call."""
-        net = self.net
-        assert net is not None
-        records = []
-        for start in range(0, count, RECORD):
-            end = min(start + RECORD, count)
-            taken = engine.send(_received[start:end])
-            records.append(engine.bio_read(RECORD + _OVERHEAD))
-            if taken < end - start:
-                records.append(_encrypt_rest(engine, start + taken, end))
-        try:
-            sent = net.sendmsg(records)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.abort(errors.PEER_RESET, error.strerror or "")
-            return False
-        for index, record in enumerate(records):
-            if sent < len(record):
-                records[index] = record[sent:]
-                self.net_unsent = b"".join(records[index:])
-                self.app_ready = True
-                return False
-            sent -= len(record)
-        return True
+    def _send(self, records: bytes | memoryview, flags: int = 0) -> bool:
+        """Send TLS bytes, keeping what does not fit; False means that the network does not keep up.
 
-    def _send(self, records: bytes) -> bool:
-        """Send TLS bytes, keeping what does not fit; False means that the network does not keep up."""
+        With MSG_MORE in `flags` the kernel may wait for what comes next, 200 ms at most.
+        """
         net = self.net
         assert net is not None
         try:
-            sent = net.send(records)
+            sent = net.send(records, flags)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self.abort(errors.PEER_RESET, error.strerror or "")
             return False
         if sent < len(records):
-            self.net_unsent = records[sent:]
+            self.net_unsent = bytes(records[sent:])
             self.app_ready = True
             return False
         return True
@@ -464,11 +459,11 @@ class SecureRelay(Relay):
             self.net_unsent += answers
             self._flush_net()
 
-    def _flush_net(self) -> bool:
+    def _flush_net(self, flags: int = 0) -> bool:
         """Try to send what the network had not taken; True when nothing is left."""
         unsent = self.net_unsent
         self.net_unsent = b""
-        return self._send(unsent) if unsent else True
+        return self._send(unsent, flags) if unsent else True
 
     def _resume_app(self) -> None:
         """Send the rest now that the network takes bytes again; end the direction if that was due, or read on."""
@@ -509,7 +504,7 @@ class SecureRelay(Relay):
             self._fail(error)
             return
         self.net_unsent += self._take_from_engine()
-        if self._flush_net():
+        if self._flush_net(socket.MSG_MORE):  # FIN goes with it
             self._shut_net()
 
     def end_app(self) -> None:
@@ -547,10 +542,13 @@ class SecureRelay(Relay):
 
     def closed(self) -> None:
         """Keep a client's session for the next connection to the same place; let go of the engine."""
-        engine, self.engine = self.engine, None
-        if engine is not None and self.record.status == SECURE and not self.environment.is_server:
-            remote = self.record.flow.remote
-            self.environment.remember(engine, (str(remote.address), remote.port), self.reactor.clock())
+        self.keep_session()
+        self.engine = None
+
+    def keep_session(self) -> None:
+        """Have the next connection to the same place resume the session of this one; servers have no say in that."""
+        if self.engine is not None and self.record.status == SECURE and not self.environment.is_server:
+            self.environment.remember(self.engine, self.destination, self.reactor.clock())
 
     def describe(self) -> None:
         """Fill in the peer's certificate."""

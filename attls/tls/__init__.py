@@ -8,13 +8,16 @@ from OpenSSL.SSL import Error as EngineError
 from OpenSSL.SSL import SysCallError, WantReadError, ZeroReturnError
 
 from attls.tls.ciphers import identify
+from attls.tls.crossing import RECORD, best
 from attls.tls.environment import Environment
-from attls.tls.hello import looks_like_tls, resumes
+from attls.tls.hello import APPLICATION_DATA, looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
 from attls.tls.stapling import Staples
 from attls.tls.verification import RefusedError
 
 __all__ = [
+    "APPLICATION_DATA",
+    "RECORD",
     "Engine",
     "EngineError",
     "Environment",
@@ -26,6 +29,7 @@ __all__ = [
     "SysCallError",
     "WantReadError",
     "ZeroReturnError",
+    "best",
     "identify",
     "looks_like_tls",
     "resumes",

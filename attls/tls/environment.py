@@ -59,6 +59,7 @@ _OLDER_DEFAULT_CIPHERS = _DEFAULT_CIPHERS + ":ECDHE+AES:DHE+AES:RSA+AESGCM:RSA+A
 _OLD_PROTOCOLS = {Protocol.SSLV3, Protocol.TLSV1, Protocol.TLSV1_1}
 _NO_EXTENDED_MASTER_SECRET = 0x1  # SSL_OP_NO_EXTENDED_MASTER_SECRET, an option pyOpenSSL has no name for
 _WARNED_OF_NAME = 0x100 | UNRECOGNIZED_NAME  # alert level "warning" and its number, as info callbacks get them
+_PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE: one record for each call
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: an intermediate CA on the ring is an anchor, as on z/OS
 _log = logging.getLogger("attls.stapling")
 
@@ -283,6 +284,7 @@ class Environment:
         settings = self.settings
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.clear_mode(_PARTIAL_WRITE)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE)
         if not self._renews:  # where it does, a client still cannot ask for it: OpenSSL refuses that by itself
             context.set_options(SSL.OP_NO_RENEGOTIATION)

@@ -6,25 +6,29 @@ import json
 import os
 import statistics
 import time
+from dataclasses import asdict
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.loads import LOADS, Idle, Negotiated, Requests, Sample, parse_s_client, parse_wrk
+from bench.backend import Served, parse_status
+from bench.loads import LOADS, Done, Negotiated, Row, Sample, parse_s_client, parse_wrk, read_wrk, together
 from bench.network import BenchError
+from bench.plot import RIGHT, WIDTH, Bars, chart
 from bench.processes import cpu_seconds, resident_bytes
 from bench.profile import top_functions
-from bench.report import Figures, columns, document, number, over_bar, table
+from bench.publish import BEGIN, END, TITLES, between_marks, publish
+from bench.report import Fact, Figures, columns, document, fact_cells, growth, number, over_bar, table
+from bench.sections import resumed_share
 
-WRK = """Running 2s test @ https://127.0.0.1:18443/
+WRK = """Running 2m test @ https://127.0.0.1:18443/
   1 threads and 64 connections
-  Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency     0.96ms    1.67ms  35.41ms   98.58%
-    Req/Sec    56.87k    11.42k   64.92k    95.00%
-  113142 requests in 2.00s, 16.19MB read
 Requests/sec:  56446.68
-Transfer/sec:      8.07MB
+REPORT {"requests": 113142, "bytes": 100, "microseconds": 2000000, "errors": {"connect": 0, "read": 0, "write": 0, \
+"status": 0, "timeout": 0}, "p50": 960, "p99": 1670, "p999": 5000, "max": 35410}
 """
 
 S_CLIENT = """CONNECTED(00000003)
@@ -49,17 +53,56 @@ Server public key is 256 bit
 
 
 def test_wrk_report_is_read() -> None:
-    """Requests and seconds come from wrk's summary line."""
-    assert (113142.0, 2.0) == parse_wrk(WRK)
+    """Requests, seconds and the waits, in seconds, come from the report that our script has wrk write."""
+    assert Done(113142, 2.0, {"p50": 0.00096, "p99": 0.00167, "p999": 0.005, "max": 0.03541}) == parse_wrk(WRK)
 
 
-@pytest.mark.parametrize(
-    "line", ["  Socket errors: connect 0, read 3, write 0, timeout 0", "  Non-2xx or 3xx responses: 7"]
-)
-def test_a_load_with_errors_gives_no_figure(line: str) -> None:
+@pytest.mark.parametrize("kind", ["connect", "read", "write", "status", "timeout"])
+def test_a_load_with_errors_gives_no_figure(kind: str) -> None:
     """A run in which requests failed is refused: it would flatter the proxy that failed them."""
-    with pytest.raises(BenchError, match=line.split()[0]):
-        parse_wrk(WRK.replace("Requests/sec", f"{line}\nRequests/sec"))
+    output = WRK.replace(f'"{kind}": 0', f'"{kind}": 7')
+    with pytest.raises(BenchError, match="7 requests failed"):
+        parse_wrk(output)
+    assert 7 == read_wrk(output)["errors"]
+
+
+def test_without_a_report_there_is_no_figure() -> None:
+    """What wrk says instead of a report is passed on."""
+    with pytest.raises(BenchError, match="unable to connect"):
+        read_wrk("unable to connect to 10.0.0.1:443 Connection refused")
+
+
+def test_the_status_page_of_the_backend_is_read() -> None:
+    """Connections and requests come from the page that nginx has for it; another page is an error."""
+    page = """HTTP/1.1 200 OK
+
+Active connections: 291
+server accepts handled requests
+ 16630948 16630948 31070465
+Reading: 6 Writing: 179 Waiting: 106
+"""
+    assert Served(291, 31070465) == parse_status(page)
+    with pytest.raises(ValueError, match="404"):
+        parse_status("HTTP/1.1 404 Not Found")
+
+
+def test_side_by_side_the_worst_wait_counts() -> None:
+    """Generators that ran side by side add up in units, not in time, and the longest wait is the wait of all."""
+    parts = [Done(10, 2.0, {"p99": 0.5}), Done(20, 3.0, {"p99": 0.1})]
+    assert Done(30, 3.0, {"p99": 0.5}) == together(parts)
+
+
+METRICS = """# TYPE attls_connections_secured_total counter
+attls_connections_secured_total{rule="a",protocol="TLSv1.3",cipher="1301"} %d
+attls_connections_secured_total{rule="b",protocol="TLSv1.3",cipher="1301"} %d
+attls_sessions_resumed_total %d
+"""
+
+
+def test_the_hit_rate_is_of_what_came_between() -> None:
+    """Only handshakes between the two readings count, those of all rules."""
+    assert 0.75 == resumed_share(METRICS % (10, 5, 3), METRICS % (12, 7, 6))
+    assert 0.0 == resumed_share("", "")
 
 
 def test_s_client_report_is_read() -> None:
@@ -79,11 +122,16 @@ def test_an_unverified_peer_is_no_answer() -> None:
     assert parse_s_client(S_CLIENT.replace("Verification: OK", "Verification error: self-signed")) is None
 
 
-def figures_of(load: str, costs: dict[str, list[float]]) -> Figures:
+ROWS = {row.key: row for load in LOADS for row in load.rows}
+SMALL = ROWS["requests-64"]
+LABELS = {"attls": "attls", "nginx": "nginx stream"}
+
+
+def figures_of(costs: dict[str, list[float]], row: Row = SMALL) -> Figures:
     figures = Figures()
     for proxy, samples in costs.items():
         for cost in samples:
-            figures.add(load, proxy, Sample(cost, 1, 1.0))
+            figures.add(row, proxy, Sample(cost, 1, 1.0))
     return figures
 
 
@@ -93,45 +141,93 @@ costs = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=5)
 @given(ours=costs, first=costs, second=costs)
 def test_the_ratio_is_against_the_cheapest_peer(ours: list[float], first: list[float], second: list[float]) -> None:
     """No peer makes us look better than the best of them does."""
-    figures = figures_of("requests", {"attls": ours, "nginx": first, "haproxy": second})
-    ratio = figures.ratio("requests")
+    ratio = figures_of({"attls": ours, "nginx": first, "haproxy": second}).ratio(SMALL.key)
     assert ratio is not None
     expected = max(statistics.median(ours) / statistics.median(peer) for peer in (first, second))
     assert pytest.approx(expected) == ratio
 
 
+def test_rows_have_one_name_each() -> None:
+    """No two loads fill the same row, and every group has a title in the documentation."""
+    assert len(ROWS) == sum(len(load.rows) for load in LOADS)
+    assert {row.group for row in ROWS.values()} == set(TITLES)
+
+
 def test_without_a_peer_there_is_no_ratio() -> None:
     """One proxy alone is measured, not compared."""
-    figures = figures_of("requests", {"attls": [1.0]})
-    assert figures.ratio("requests") is None
-    assert [] == over_bar(figures, LOADS)
-    assert "requests" not in table(Figures(), LOADS, {"attls": "attls"})
+    figures = figures_of({"attls": [1.0]})
+    assert (None, None, []) == (figures.ratio(SMALL.key), figures.is_met(SMALL), over_bar(figures))
 
 
-def test_what_is_over_its_bar_is_said() -> None:
-    """A ratio above the bar is marked in the table and named in a sentence."""
-    figures = figures_of("requests", {"attls": [3e-5 * Requests.bar], "nginx": [2e-5]})
-    assert "OVER" in table(figures, LOADS, {"attls": "attls", "nginx": "nginx stream"})
-    (sentence,) = over_bar(figures, LOADS)
-    assert sentence.startswith("small request")
+@pytest.mark.parametrize(("factor", "word"), [(0.9, "met"), (1.1, "MISSED")])
+def test_the_outcome_stands_beside_the_bar(factor: float, word: str) -> None:
+    """A ratio below its bar is met, one above is missed and named in a sentence."""
+    assert SMALL.bar is not None
+    figures = figures_of({"attls": [2e-5 * SMALL.bar * factor], "nginx": [2e-5]})
+    costs, *_ = table(figures, [SMALL], LABELS)
+    assert [f"{SMALL.bar * factor:.2f}x", f"{SMALL.bar:.2f}x", word] == costs[1][-3:]
+    assert (word == "MISSED") == bool(over_bar(figures))
 
 
-def test_the_document_holds_every_sample() -> None:
-    """The JSON document has medians in the unit of the row, and the samples they came from."""
+@pytest.mark.parametrize(("value", "least", "met"), [(1.9, True, True), (1.7, True, False), (1.9, False, False)])
+def test_a_fact_may_have_a_least(value: float, least: bool, met: bool) -> None:
+    """The bar of a figure without peers is an upper or a lower one."""
+    fact = Fact("growth", value, "x", bar=1.8, least=least)
+    assert (met, met) == (fact.is_met, not over_bar(Figures(), [fact]))
+    assert ["growth", "x", number(value), f"at {'least' if least else 'most'} 1.80"] == fact_cells([fact])[1][:4]
+
+
+def test_growth_is_of_pairs_of_rows() -> None:
+    """The rate on all cores is set against that of one worker, for proxies that have both."""
+    figures = Figures()
+    for name, seconds in (("one", 2.0), ("all", 1.0)):
+        figures.add(ROWS[f"{name}-full"], "attls", Sample(1.0, 100, seconds))
+    ((_, cells),) = growth(figures, list(figures.rows.values()), LABELS)
+    assert ["new connection, full handshake, P-256", "2.00x", "-"] == cells
+    assert [] == growth(figures_of({"attls": [1.0]}), [SMALL], LABELS)
+
+
+def test_the_document_can_be_read_back() -> None:
+    """The JSON document has medians in the unit of the row, and every sample, so that the figures can be made again."""
     figures = Figures()
     for kibibytes in (10, 30, 20):
-        figures.add("idle", "nginx", Sample(kibibytes * 1024.0 * 7, 7, 2.0, base=1e6))
-    (entry,) = json.loads(json.dumps(document(figures, LOADS)))
-    assert (Idle.name, "KiB", None) == (entry["load"], entry["unit"], entry["ratio"])
-    nginx = entry["proxies"]["nginx"]
-    assert (20.0, 10.0, 30.0, 3.5, 1e6) == (
-        nginx["median"],
-        nginx["minimum"],
-        nginx["maximum"],
-        nginx["rate"],
-        nginx["base_bytes"],
-    )
-    assert 3 == len(nginx["samples"])
+        figures.add(ROWS["idle"], "nginx", Sample(kibibytes * 1024.0 * 7, 7, 2.0))
+    entries = json.loads(json.dumps(document(figures)))
+    nginx = entries[0]["proxies"]["nginx"]
+    assert (20.0, 10.0, 30.0, 3.5) == (nginx["median"], nginx["minimum"], nginx["maximum"], nginx["rate"])
+    assert figures == Figures.from_document(entries)
+
+
+@given(st.lists(st.tuples(st.text(), st.none() | st.floats(0, 1e9), st.text()), min_size=1, max_size=4), st.text())
+def test_charts_are_well_formed(bars: list[tuple[str, float | None, str]], title: str) -> None:
+    """Whatever the labels and figures, a chart is an XML document in which no bar leaves the picture."""
+    printable = "".join(character for character in title if character.isprintable())
+    clean = [("".join(c for c in label if c.isprintable()), value, "x") for label, value, _ in bars]
+    root = ElementTree.fromstring(chart(printable, "a note", [Bars("row & <heading>", clean, "1.0x")]))
+    drawn = [rect for rect in root.iter("{http://www.w3.org/2000/svg}rect") if "x" in rect.attrib]
+    assert len(bars) == len(drawn)
+    assert [] == [rect for rect in drawn if float(rect.get("x", 0)) + float(rect.get("width", 0)) > WIDTH - RIGHT + 1]
+
+
+def test_the_page_keeps_what_people_wrote(tmp_path: Path) -> None:
+    """Publishing a run replaces what is between the marks, writes a chart for each group, and can be done again."""
+    figures = figures_of({"attls": [2e-5], "nginx": [1e-5]})
+    machine = {"processor": "a processor", "date": "a day"}
+    run = {
+        "machine": machine, "versions": {"nginx": "nginx/1"}, "terms": ["TLSv1.3"], "rounds": 1, "labels": LABELS,
+        "figures": document(figures), "alone": {"Start": [asdict(Fact("ready after", 1.5, "s"))]},
+    }  # fmt: skip
+    page = tmp_path / "benchmark.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    publish(json.loads(json.dumps(run)), tmp_path)
+    once = page.read_text()
+    publish(run, tmp_path)
+    assert once == page.read_text()
+    assert (True, True, False) == (once.startswith("before\n"), once.endswith("after\n"), "old" in once)
+    assert ["requests.svg"] == [path.name for path in (tmp_path / "figures").iterdir()]
+    assert "| ready after | s | 1.50 |  |  |" in once
+    with pytest.raises(ValueError, match="marks"):
+        between_marks("a page without marks", "new")
 
 
 @given(st.floats(0.01, 1e9))

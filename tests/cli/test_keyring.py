@@ -1,7 +1,9 @@
 """attls cert, keyring and map at the command line: output, JSON, exit codes."""
 
+import datetime
 import json
 import os
+import pty
 import shlex
 import stat
 import subprocess
@@ -14,6 +16,8 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from attls.cli import main
 from attls.keyring import Store, certificates
@@ -153,7 +157,7 @@ def test_empty_stores_list_as_empty(attls: Attls) -> None:
         ("cert import --owner U --label L nofile", 3, "cannot read nofile"),
         ("cert export --label server --out nodir/x", 3, "cannot write"),
         ("cert export --label server --format p12 --with-key --out x", 3, "--password-file"),
-        ("cert export --label server --format der --with-key --out x", 3, "--format p12 or pem"),
+        ("cert export --label server --format der --with-key --out x", 2, "--format p12 or pem"),
         ("cert sign keyrings --sign-with 'Demo CA'", 3, "not a regular file"),
         ("cert trust --owner DEMO --label server --hightrust", 3, "only a CERTAUTH"),
         ("keyring create DEMO/SERVER", 3, "exists already"),
@@ -258,12 +262,68 @@ def test_a_model_certificate_names_the_rest(demo: Attls) -> None:
     assert found["subject"] == "OU=Pay.O=Example"
 
 
+def test_what_virtual_rings_and_directories_stand_for_is_listed(demo: Attls) -> None:
+    """As a policy would have them: certificates of an owner, authorities of store and system, files of a directory."""
+
+    def labels(line: str) -> list[str]:
+        return [entry["label"] for entry in document(demo(f"{line} --json"))["entries"]]
+
+    assert labels("keyring list 'demo/*'") == ["server"]
+    assert labels("keyring list '*AUTH*/*'") == ["Demo CA"]
+    assert labels("keyring list '*SITE*/*'") == []
+    demo("keyring settings --auth both")
+    both = labels("keyring list '*auth*/*'")
+    assert (both[0], len(both) > 50) == ("Demo CA", True)
+    demo("keyring settings --auth system")
+    assert labels("keyring list '*AUTH*/*'") == both[1:]
+    Path("live").mkdir()
+    demo("cert export --label server --chain --out live/fullchain.pem")
+    demo("cert export --label server --with-key --out live/privkey.pem")
+    table = demo("keyring list ./live").stdout.splitlines()
+    assert "server.demo  FILE   PERSONAL  yes      TRUST  yes  396 days" == table[1]
+    assert "cannot read the keyring file" in demo("keyring list ./nothing", code=3).stderr
+    assert "no ring 'X'" in demo("keyring list demo/X", code=1).stderr
+
+
+def test_criteria_are_listed_in_the_order_in_which_they_are_tried(attls: Attls) -> None:
+    """A text without wildcards comes first."""
+    assert attls("map criteria").stdout == "no criteria in keyrings\n"
+    attls("map criterion 'APPLID=*' --user rest")
+    attls("map criterion 'APPLID=PAY' --user pay")
+    assert document(attls("map criteria --json")) == [
+        {"criteria": "APPLID=PAY", "user": "PAY"},
+        {"criteria": "APPLID=*", "user": "REST"},
+    ]
+    assert attls("map criteria").stdout.splitlines()[1].split() == ["APPLID=PAY", "PAY"]
+
+
+def test_a_request_that_waits_is_told_from_a_certificate_that_is_not_there(demo: Attls) -> None:
+    """With the command that brings its certificate in."""
+    demo("cert request --owner carl --label 'my web' --cn web --out web.csr")
+    said = demo("cert show --owner carl --label 'my web'", code=1).stderr
+    assert "attls cert import --owner CARL --label 'my web' FILE" in said
+
+
 def test_control_characters_of_a_foreign_certificate_do_not_reach_the_terminal(demo: Attls) -> None:
     """A subject may hold escape sequences; they are shown as question marks."""
     demo("cert issue --owner DEMO --label evil --cn evil --subject 'O=\\1b[2Jx' --sign-with 'Demo CA'")
     demo("cert export --label evil --out evil.pem")
     for line in ("cert list", "cert show --label evil", "map test evil.pem", "keyring verify"):
         assert "\x1b" not in demo(line).stdout
+
+
+def test_control_characters_of_a_foreign_name_do_not_reach_the_terminal_in_an_error(demo: Attls) -> None:
+    """The common name in a sentence is somebody else's text."""
+    key = certificates.generate_key("ecdsa-p256")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x\x1b[2J\nattls: done")])
+    now = datetime.datetime.now(datetime.UTC)
+    profile = certificates.Profile(subject=name, days=1)
+    certificate = certificates.build(profile, key.public_key(), signer=None, own_key=key, now=now)
+    Path("evil.pem").write_bytes(certificates.pem(certificate))
+    Path("other.key").write_bytes(certificates.private_key_pem(certificates.generate_key("ed25519")))
+    said = demo("cert import --owner u --label l evil.pem --key other.key", code=3).stderr
+    assert "'x?[2J?attls: done'" in said
+    assert said.count("\n") == 1
 
 
 def test_every_command_takes_the_two_common_options() -> None:
@@ -317,9 +377,43 @@ def test_keys_are_encrypted_and_decrypted(demo: Attls) -> None:
     assert "no passphrase was given" in demo(export, code=3).stderr
     demo(f"{export} --passphrase-file phrase")
     assert demo("keyring verify --passphrase-file phrase").stdout == "keyrings: no errors, no warnings\n"
-    assert "give the right passphrase" in demo("keyring verify", code=1).stdout
+    Path("wrong").write_text("wrong\n")
+    Path("wrong").chmod(0o600)
+    assert "give the right passphrase" in demo("keyring verify --passphrase-file wrong", code=1).stdout
+    assert "2 encrypted private keys were not looked into" in demo("keyring verify").stdout
     assert demo("keyring decrypt --passphrase-file phrase").stdout == "decrypted 2 keys\n"
     demo(export)
+
+
+def test_a_passphrase_is_asked_for_once_on_a_terminal(demo: Attls, tmp_path: Path) -> None:
+    """Though two keys have to be opened; it is not shown, and a wrong one is refused."""
+    Path("phrase").write_text("long enough\n")
+    Path("phrase").chmod(0o600)
+    demo("keyring encrypt --new-passphrase-file phrase")
+    attls = [sys.executable, "-m", "attls", "cert", "renew", "--owner", "DEMO", "--label", "server"]
+
+    def typed(text: bytes) -> tuple[int, bytes]:
+        terminal, other_end = pty.openpty()
+        process = subprocess.Popen(
+            ["timeout", "--foreground", "60", *attls],
+            stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(HOUSE)},
+        )  # fmt: skip
+        os.close(other_end)
+        shown = b""
+        try:
+            while True:
+                shown += os.read(terminal, 4096)
+                if shown.endswith(b"store: "):
+                    os.write(terminal, text)
+        except OSError:  # the terminal's other end is closed: the command has ended
+            os.close(terminal)
+        return process.wait(timeout=60), shown
+
+    code, shown = typed(b"long enough\n")
+    assert (code, shown.count(b"Passphrase of the keyring store: "), b"long" in shown) == (0, 1, False)
+    code, shown = typed(b"wrong\n")
+    assert (code, b"the passphrase is wrong or the key damaged" in shown) == (3, True)
 
 
 def test_settings_and_grants(demo: Attls) -> None:
@@ -343,7 +437,7 @@ def test_settings_and_grants(demo: Attls) -> None:
 
 
 def test_racdcert_takes_one_command_or_a_procedure(demo: Attls) -> None:
-    """From the command line or standard input, where SETROPTS and comments are passed over."""
+    """From the command line or standard input, where SETROPTS does nothing and comments are left out."""
     assert "       >SERVER<" in demo('racdcert "RACDCERT ID(DEMO) LISTRING(*)"').stdout
     procedure = (
         "/* renew the ring */\n"
@@ -356,10 +450,12 @@ def test_racdcert_takes_one_command_or_a_procedure(demo: Attls) -> None:
     assert [step["command"].split()[2] for step in found] == [
         "ADDRING(SECOND)",
         "CONNECT(LABEL('server')",
+        "REFRESH",
         "EXPORT(LABEL('server'))",
     ]
     assert "secret" not in json.dumps(found)
     assert Store("keyrings").ring("DEMO/SECOND").identity().label == "server"
+    assert "needs a function" in demo("racdcert ''", code=2).stderr
     for line, code in (
         ("LISTRING(NOPE)", 1),
         ("NONSENSE", 2),
@@ -407,11 +503,17 @@ def test_a_file_is_looked_at_without_importing_it(demo: Attls) -> None:
         ("keyring list DEMO/", ["DEMO/SERVER"]),
         ("keyring delete X", []),
         ("cert show --owner NOBODY --label s", []),
+        ("cert renew --owner D", ["DEMO"]),
+        ("map delete --user al", ["alice"]),
+        ("map delete --user alice --label ", ["pay"]),
+        ("map criterion APPLID=", ["APPLID=PAY"]),
     ],
 )
 def test_the_shell_completes_names_of_the_store(demo: Attls, words: str, expected: list[str]) -> None:
     """Labels, owners, authorities and rings; where nothing fits there is silence."""
-    *before, last = words.split()
+    demo("map add --user alice --label pay --subject O=Example")
+    demo("map criterion APPLID=PAY --user bob")
+    *before, last = words.split(" ")
     completer = ShellComplete(main, {}, "attls", "_ATTLS_COMPLETE")
     assert [item.value for item in completer.get_completions(before, last)] == expected
 
@@ -427,6 +529,8 @@ def test_revocation_lists_at_the_command_line(demo: Attls) -> None:
     assert ("Demo CA", 1, False, ["DEMO/SERVER"]) == (one["label"], one["revoked"], one["out_of_date"], one["rings"])
     assert [one] == document(demo("cert list-crls --json"))
     assert "DEMO/SERVER" in demo("cert list-crls").output
+    assert "1 revoked certificate, good until" in demo("cert inspect ca.crl").output
+    assert [1] == [each["revoked"] for each in document(demo("cert inspect ca.crl --json"))["revocation_lists"]]
     demo("cert delete-crl --label 'Demo CA'")
     assert [] == document(demo("cert list-crls --json"))
     demo("cert delete-crl --label 'Demo CA'", code=3)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from attls import policy
 from attls.cli import main
+from attls.cli.policy_rings import ring_findings
+from attls.keyring import Store
 
 GOOD = """
 TTLSRule web
@@ -176,6 +180,39 @@ def test_check_sees_that_a_key_fits_no_cipher(run: Run, tmp_path: Path, good: Pa
         found = json.loads(run("check", good, "--keyrings", rings, "--json").stdout)["diagnostics"]
         fits = [finding["code"] for finding in found if "works with the key" in finding["message"]]
         assert (ciphers, expected) == (ciphers, fits)
+
+
+def test_check_looks_at_what_revocation_needs(run: Run, tmp_path: Path, good: Path) -> None:
+    """A key that cannot sign as told, nothing to staple, and a list that ended: an error where it refuses clients."""
+    rings = tmp_path / "rings"
+    for words in (
+        "cert create-ca --label CA --cn CA",
+        "cert issue --owner WEB --label W --cn web --sign-with CA --days 90 --key-type ecdsa-p256",
+        "keyring create WEB/RING",
+        "keyring connect WEB/RING --owner WEB --label W --default",
+        f"cert crl --label CA --days 1 --out {tmp_path}/ca.crl",
+        f"cert import-crl {tmp_path}/ca.crl",
+    ):
+        assert 0 == CliRunner().invoke(main, [*words.split(), "--keyrings", str(rings)]).exit_code
+    ocsp = "TTLSGskOcspParms\n{\nOcspServerStapling EndEntity\nOcspRequestSigkeylabel W\nOcspRequestSigalg PAIR\n}\n"
+    block = f"  TTLSGskAdvancedParms\n{{\nRevocationSecurityLevel LEVEL\n{ocsp}}}\n"
+    text = good.read_text().replace("  HandshakeRole Server\n", f"  HandshakeRole ServerWithClientAuth\n{block}")
+    store, now = Store(rings), datetime.now(UTC)
+
+    def found(level: str, pair: str, days: float) -> dict[str, str]:
+        good.write_text(text.replace("LEVEL", level).replace("PAIR", pair))
+        findings = ring_findings(policy.load(good), store, now + timedelta(days=days))
+        return {finding.code: finding.severity for finding in findings}
+
+    assert {"no-authority": "warning", "nothing-to-staple": "warning"} == found("Medium", "0403", 0)
+    assert "error" == found("Medium", "0401", 0)["cannot-sign"]
+    connected = CliRunner().invoke(
+        main, f"keyring connect WEB/RING --owner CERTAUTH --label CA --keyrings {rings}".split()
+    )
+    assert 0 == connected.exit_code
+    assert {} == found("Medium", "0403", 0)
+    assert {"useless-list": "error"} == found("Medium", "0403", 2)
+    assert {"useless-list": "warning"} == found("Low", "0403", 2)
 
 
 def test_show_everything_and_one_thing(run: Run, good: Path) -> None:

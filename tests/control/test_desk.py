@@ -162,6 +162,25 @@ def test_a_crowd_of_idle_clients_does_not_keep_others_out(exchange: Exchange) ->
         assert b"" == crowd[0].recv(1)
 
 
+def test_a_crowd_of_waiting_clients_does_not_keep_others_out(exchange: Exchange) -> None:
+    """Requests that wait for an outcome hold a place too; the oldest goes first, and nothing of any stays behind."""
+    with exchange.inbound() as (program, _), exchange.inbound() as (other, _):
+        program.setblocking(False)
+        assert exchange.start(program).in_progress
+        assert PolicyStatus.APPLCNTRL == exchange.query(other).policy
+        before = exchange.descriptors()
+        with contextlib.ExitStack() as stack:
+            crowd = [
+                stack.enter_context(client.begin(program, Request.QUERY_ONLY, run_dir=exchange.run_dir))
+                for _ in range(300)
+            ]
+            assert PolicyStatus.APPLCNTRL == exchange.query(other).policy
+            assert exchange.call(lambda: len(exchange.desk)) <= 64
+            with pytest.raises(AttlsControlError, match="hung up"):
+                crowd[0].result(SECONDS)
+        wait_for(lambda: exchange.descriptors() <= before and not exchange.call(lambda: len(exchange.desk)))
+
+
 def test_idle_clients_are_let_go(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while without a request."""
     monkeypatch.setattr(server, "IDLE_SECONDS", 0.0)

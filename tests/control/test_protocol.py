@@ -129,6 +129,15 @@ def test_what_fits_comes_back_whole_and_what_does_not_says_how_much_it_needs(
         assert protocol.fill_header(protocol.parse_request(enough), items)[1]
 
 
+@pytest.mark.parametrize("user", ["nine-byte", "backup-operator", "f\u00fcnfzig\u00e4\u00f6"])
+def test_a_user_id_is_whole_or_left_out(user: str) -> None:
+    """A name that is cut to eight bytes may be another user's."""
+    assert ("", "eight-by") == (
+        Ioctl.unpack(Ioctl(user=user).pack()).user,
+        Ioctl.unpack(Ioctl(user="eight-by").pack()).user,
+    )
+
+
 def test_names_end_with_a_zero_byte() -> None:
     """A C program prints a name with %s."""
     call = protocol.parse_request(version2((Key.RULE_NAME, Key.GROUP_ACTION_NAME)))

@@ -523,6 +523,18 @@ def test_close_notify_without_stop_is_the_end_of_the_stream(
                 assert b"" == program.recv(100)
 
 
+def test_close_notify_on_a_second_connection_ends_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes TLS off FTP data, and a server may wait for our close_notify before it closes."""
+    monkeypatch.setattr(controlled_module, "GRACE_SECONDS", 1000.0)
+    with Exchange(tmp_path, controlled()) as exchange, exchange.inbound() as (program, peer):
+        tls = secured(exchange, program, peer)
+        exchange.call(lambda: exchange.records[-1].follow(None))
+        ending = in_thread(tls.unwrap)
+        assert b"" == program.recv(100)
+        program.close()
+        ending().close()
+
+
 # RESET_…
 
 

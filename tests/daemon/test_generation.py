@@ -106,8 +106,24 @@ def test_rings_are_renewed_under_the_policy_in_force(tmp_path: Path, rings: Path
     """What the policy's file says meanwhile does not matter."""
     first = loaded(tmp_path, rings, rule("a"))
     (tmp_path / "attls.policy").write_text("TTLSRule half {")
-    second = renew(first, rings, number=2)
-    assert (first.policy, first.rings, 2) == (second.policy, second.rings, second.number)
+    second, problems = renew(first, rings, number=2)
+    assert (first.policy, first.rings, 2, ()) == (second.policy, second.rings, second.number, problems)
+
+
+def test_a_ring_that_cannot_be_renewed_stays_and_holds_up_no_other(tmp_path: Path, rings: Path) -> None:
+    """There is a sentence about it; at a load it would be a refusal."""
+    store = tmp_path / "keyrings"
+    shutil.copytree(rings, store)
+    first = loaded(tmp_path, store, rule("a") + rule("b", port=7001, direction="Outbound"))
+    (store / "rings/SRV/RING.toml").write_text("garbage")
+    (store / "rings/CLI/RING.toml").write_text('owner = "CLI"\nname = "RING"\n')
+    second, (problem,) = renew(first, store, number=2)
+    old, new = ({key[0]: ring for key, ring in one.rings.items()} for one in (first, second))
+    assert (old["SRV/RING"], ()) == (new["SRV/RING"], new["CLI/RING"].entries)
+    assert old["CLI/RING"].entries
+    assert problem.startswith("rule a: ")
+    with pytest.raises(GenerationError, match="rule a: "):
+        loaded(tmp_path, store, rule("a"))
 
 
 def test_strict_grants_are_asked_for_at_load(tmp_path: Path, rings: Path) -> None:

@@ -114,6 +114,18 @@ async def test_who_is_not_there_is_unreachable(url: str) -> None:
     assert Standing.UNREACHABLE is reply.standing
 
 
+async def test_a_server_with_an_address_of_ipv6() -> None:
+    """Its address stands in brackets, in the request as well."""
+    server = Server(OK)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(functools.partial(trio.serve_tcp, server.serve, 0, host="::1"))
+        place = f"[::1]:{listeners[0].socket.getsockname()[1]}"
+        assert b"hello" == await Lookups(mark=None).fetch(Question(f"http://{place}/x?y", 5, 100))
+        nursery.cancel_scope.cancel()
+    assert server.requests[0].startswith(b"GET /x?y HTTP/1.1\r\n")
+    assert f"Host: {place}".encode() in server.requests[0]
+
+
 async def test_equal_questions_are_asked_once() -> None:
     """A hundred connections of one peer at once cost one request."""
     server, replies = Server(OK), []

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
+import os
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +19,8 @@ import trio.testing
 
 from attls import errors
 from attls.daemon.generation import Generation, load
+from attls.daemon.handover import Handover
+from attls.daemon.mailroom import Mailroom
 from attls.daemon.service import Service
 from attls.errors import InterceptError, KeyringError, Reason
 from attls.keyring import Keyring, Store
@@ -75,6 +80,7 @@ class FakeListener:
         self.queue: list[socket.socket | OSError] = []
         self.flow: Flow | Exception = flow()
         self.closed = False
+        self.direction = Direction.INBOUND
 
     @property
     def sock(self) -> Any:
@@ -228,6 +234,25 @@ async def test_what_needs_no_tls_now_is_carried_in_clear(
     assert (record.verdict.rule, environment) == (matched, None)
 
 
+async def test_what_follows_nothing_any_more_is_not_passed_in_clear(house: House, tmp_path: Path) -> None:
+    """A connection that another worker handed over, whose primary has ended on the way, is reset."""
+    room = Mailroom(tmp_path / "control.sock", 2)
+    inbox, *outlets = (socket.socket(fileno=os.dup(each)) for each in room.handover(0))
+    house.service.handover = Handover(inbox, outlets)
+    await house.enforce(rule("web", extra="SecondaryMap On"))
+    house.listener.flow = flow(7009)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    assert house.service.handover.give(0, Direction.INBOUND, accepted)
+    house.service.accept_waiting()
+    assert is_reset(client)
+    assert ([], {"stopped": 1}) == (house.reactor.carried, house.refused())
+    for sock in (inbox, *outlets):
+        sock.close()
+    room.close()
+
+
 async def test_without_a_policy_everything_is_refused(house: House) -> None:
     """Before the first commit a connection is reset, not passed."""
     house.service.open()
@@ -337,6 +362,27 @@ async def test_a_roll_back_puts_the_old_policy_in_force_again(house: House) -> N
         ("new", True),
         ("web", False),
     ]
+
+
+async def test_keys_of_rules_that_are_gone_leave_the_process(house: House) -> None:
+    """A worker that has settled for a new policy keeps neither the old environments nor what was read for them."""
+    await house.enforce(rule("web") + rule("own", port=7001, ring="OWN"))
+    house.answer = Store(house.store).ring("SRV/RING")
+    house.listener.flow = flow(7001)
+    house.knock().close()
+    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(1)
+    house.listener.flow = flow()
+    house.knock().close()
+    environments = [weakref.ref(environment) for _, environment in house.reactor.carried if environment is not None]
+    assert len(environments) == 2
+    house.reactor.carried.clear()
+    gc.collect()
+    assert None not in [reference() for reference in environments]
+    await house.enforce(rule("other", port=7003, direction="Outbound"), number=2)
+    house.service.settle()
+    gc.collect()
+    assert [None, None] == [reference() for reference in environments]
 
 
 async def test_a_generation_that_cannot_be_built_is_never_in_force(house: House) -> None:

@@ -33,10 +33,9 @@ def blocking(port: int) -> dict[str, Any]:
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", port)) as sock:
         took = time.monotonic() - began
-        own = sock.getsockname()
-        answer = talk(sock)
+        found = {"peer": sock.getpeername(), "own": sock.getsockname(), "answer": talk(sock), "took": took}
         sock.shutdown(socket.SHUT_WR)
-        return {"peer": sock.getpeername(), "own": own, "answer": answer, "rest": sock.recv(10).decode(), "took": took}
+        return {**found, "rest": sock.recv(10).decode()}
 
 
 def nonblocking(port: int) -> dict[str, Any]:
@@ -234,6 +233,33 @@ def _error(action: Callable[[], object]) -> int:
     return 0
 
 
+def racing(covered: int, clear: int, count: int = 60) -> dict[str, Any]:
+    """Connect while another thread overwrites the port; say what was reached by the name that is told of it."""
+    ctypes = __import__("ctypes")
+    address = ctypes.create_string_buffer(struct.pack("=H2x4s8x", socket.AF_INET, socket.inet_aton("127.0.0.1")))
+    port = ctypes.c_uint16.from_buffer(address, 2)  # written at once, never half
+    port.value = socket.htons(clear)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            port.value = socket.htons(covered)
+            port.value = socket.htons(clear)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    reached = {covered: 0, clear: 0}
+    for _ in range(count):
+        with socket.socket() as sock:
+            ctypes.CDLL(None).connect(sock.fileno(), address, 16)
+            there = sock.getpeername()[1]
+            word = b"covered" if there == covered else b"clear"
+            reached[there] += talk(sock, word) == word.decode().upper()
+    over.set()
+    thread.join()
+    return {"covered": reached[covered], "clear": reached[clear]}
+
+
 def hold(port: int) -> dict[str, Any]:
     """Say when the call is about to be held, then what became of it and of a connection that stood before."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
@@ -252,7 +278,8 @@ def hold(port: int) -> dict[str, Any]:
 
 
 CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
-    each.__name__: each for each in (blocking, nonblocking, failing, families, sharing, threads, signals, others, hold)
+    each.__name__: each
+    for each in (blocking, nonblocking, failing, families, sharing, threads, signals, others, racing, hold)
 }
 
 if __name__ == "__main__":

@@ -93,9 +93,10 @@ def test_path_length_zero_stops_further_authorities() -> None:
 
 
 def test_a_clock_far_off_is_noticed_before_anything_is_signed() -> None:
-    """1970, a clock before the authority's birth, and an expired authority each have their sentence."""
-    with pytest.raises(KeyringError, match="clock of this machine says 1970"):
-        make("Root", authority=True, now=datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC))
+    """1970, the far future, a clock before the authority's birth, and an expired authority each have their sentence."""
+    for year in (1970, 2200, 9999):
+        with pytest.raises(KeyringError, match=f"clock of this machine says {year}"):
+            make("Root", authority=True, now=datetime.datetime(year, 12, 31, tzinfo=datetime.UTC))
     root = make("Root", authority=True, days=10)
     with pytest.raises(KeyringError, match="is the clock right"):
         make("leaf", root, now=NOW - datetime.timedelta(days=2))

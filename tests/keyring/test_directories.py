@@ -40,6 +40,18 @@ def test_known_layouts_are_rings(shop: Workshop, tmp_path: Path, layout: tuple[s
     assert anchors == ring.trust_anchors()
 
 
+@pytest.mark.parametrize("names", [("w.example.crt", "w.example.key"), ("fullchain.cer", "w.example.key")])
+def test_files_named_by_the_host_are_a_ring(shop: Workshop, tmp_path: Path, names: tuple[str, str]) -> None:
+    """As Caddy, lego and acme.sh write them; with a second key beside them nobody could tell which is meant."""
+    fill(shop, tmp_path / "live", (*names, "w.example.issuer.crt"))
+    (tmp_path / "live/w.example.json").write_text("{}")
+    ring = shop.store.ring(str(tmp_path / "live"))
+    assert (ring.identity().label, ring.trust_anchors()) == ("server", ())
+    (tmp_path / "live/other.key").write_text("")
+    with pytest.raises(KeyringError, match="one NAME"):
+        shop.store.ring(str(tmp_path / "live"))
+
+
 def generation(shop: Workshop, mount: Path, name: str, label: str) -> None:
     """Publish a new generation the way the kubelet does: write aside, swap one symbolic link."""
     fill(shop, mount / name, label=label)
@@ -100,7 +112,7 @@ def test_a_key_that_others_may_read_is_refused_here_too(shop: Workshop, tmp_path
     generation(shop, tmp_path / "secret", "..2026_01", "server")
     key = tmp_path / "secret/..2026_01/tls.key"
     key.chmod(0o644)
-    with pytest.raises(KeyringError, match=f"chmod 600 '{key}'") as caught:
+    with pytest.raises(KeyringError, match=f"chmod 600 {key}") as caught:
         shop.store.ring(str(tmp_path / "secret"))
     assert caught.value.code == 428
     key.chmod(0o600)

@@ -18,7 +18,7 @@ def test_a_secret_that_others_may_read_is_refused_with_the_command_that_mends_it
     path = tmp_path / "key"
     path.write_text("secret")
     path.chmod(mode)
-    with pytest.raises(KeyringError, match=f"chmod 600 '{path}'") as caught:
+    with pytest.raises(KeyringError, match=f"chmod 600 {path}") as caught:
         files.read_secret(path)
     assert caught.value.code == 428
 

@@ -2,11 +2,13 @@
 
 import datetime
 import os
+import shlex
+from typing import Any
 
 import pytest
 
 from attls.errors import KeyringError
-from attls.keyring import Trust, Usage, certificates
+from attls.keyring import Trust, Usage, certificates, operations
 from attls.keyring.inspection import Finding, inspect
 from attls.keyring.store import Connection
 
@@ -33,7 +35,7 @@ def test_dates_are_judged(shop: Workshop, days: int, severity: str, word: str) -
     assert [severity] == [finding.severity for finding in about]
     assert word in about[0].problem
     if days > 0:
-        assert about[0].mend == "attls cert renew --owner demo --label 'server'"
+        assert about[0].mend == "attls cert renew --owner demo --label server"
 
 
 def test_loose_permissions_come_with_the_exact_command(shop: Workshop) -> None:
@@ -48,6 +50,42 @@ def test_loose_permissions_come_with_the_exact_command(shop: Workshop) -> None:
     assert look(shop, expiring_days=0) == []
 
 
+@pytest.mark.parametrize("odd", ["it's", "$(touch pwned)", "`touch pwned`; touch pwned", '" --force "', "two words"])
+def test_a_command_that_mends_can_be_pasted_whatever_the_names_are(workshop: Workshop, odd: str) -> None:
+    """A label may be the common name of a foreign certificate; the shell must take it as one word."""
+    workshop.authority()
+    workshop.leaf(odd)
+    workshop.leaf("second")
+    workshop.ring(odd.replace("*", ""), ("demo", odd, Usage.PERSONAL, False), ("demo", "second", Usage.PERSONAL, False))
+    workshop.store.set_trust("demo", "second", Trust.NOTRUST)
+    workshop.store.certificate_path("demo", "second").chmod(0o666)
+    workshop.key_file(label="second").chmod(0o644)
+    found = look(workshop, now=NOW + datetime.timedelta(days=60))
+    assert len(found) > 4
+    for finding in found:
+        for mend in finding.mend.replace("attls cert trust", "\nattls cert trust").split(", "):
+            known = {odd, f"demo/{odd}", "Root", "second"}
+            words = shlex.split(mend)
+            assert {word for word in words if odd in word} <= known
+            assert "pwned" not in words
+
+
+def test_a_damaged_certificate_is_mended_by_importing_it_again(shop: Workshop) -> None:
+    """Under the same label, where its key and its place on rings are; another certificate does not get them."""
+    before = shop.store.ring("demo/SERVER")
+    good = shop.store.certificate("demo", "server")
+    other = certificates.Contents(certificates=[shop.leaf("other").certificate])
+    shop.store.certificate_path("demo", "server").write_text("garbage")
+    (finding,) = [one for one in look(shop, expiring_days=0) if "server" in one.where]
+    assert finding.mend.endswith("import it again: attls cert import --owner DEMO --label server FILE")
+    more: dict[str, Any] = {"owner": "demo", "label": "server", "trust": None, "source": "f", "now": NOW}
+    with pytest.raises(KeyringError, match="is not a certificate"):
+        operations.import_certificate(shop.store, contents=other, **more)
+    contents = certificates.Contents(certificates=[good.certificate])
+    assert operations.import_certificate(shop.store, contents=contents, **more).renewed
+    assert shop.store.ring("demo/SERVER") == before
+
+
 def test_a_missing_intermediate_is_found_and_named(workshop: Workshop) -> None:
     """With the command that connects it when the store has it."""
     workshop.authority()
@@ -56,7 +94,7 @@ def test_a_missing_intermediate_is_found_and_named(workshop: Workshop) -> None:
     workshop.ring("R", ("demo", "server", Usage.PERSONAL, True), ("CERTAUTH", "Root", Usage.CERTAUTH, False))
     (finding,) = look(workshop, expiring_days=0)
     assert (finding.severity, finding.where) == ("warning", "ring demo/R")
-    assert finding.mend == "attls keyring connect demo/R --owner CERTAUTH --label 'Middle'"
+    assert finding.mend == "attls keyring connect demo/R --owner CERTAUTH --label Middle"
 
 
 def test_problems_of_rings(shop: Workshop) -> None:

@@ -90,6 +90,7 @@ def test_certificates_of_trustme_become_rings(workshop: Workshop, tmp_path: Path
             label=label,
             contents=certificates.read(content),
             trust=Trust.TRUST,
+            chain_trust=Trust.TRUST,
             source="trustme",
             now=NOW,
         )

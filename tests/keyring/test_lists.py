@@ -128,7 +128,7 @@ def test_verify_names_a_list_that_ends(shop: Workshop, days: float, severity: st
         assert ([severity] if severity else []) == [one.severity for one in found]
         for one in found:
             assert word in one.problem
-            assert "attls cert import-crl FILE --owner CERTAUTH --label 'Root'" in one.mend
+            assert "attls cert import-crl FILE --owner CERTAUTH --label Root" in one.mend
 
 
 def test_verify_names_damage_and_lists_of_nobody(shop: Workshop) -> None:

@@ -220,7 +220,7 @@ def test_filters_are_read_as_racf_writes_them_or_with_commas(text: str, expected
     assert read == NameFilter.from_items(read.items())
 
 
-@pytest.mark.parametrize("text", ["", "   ", "Example", "XX=1", "CN=", "CN=a.O=", "x" * 256])
+@pytest.mark.parametrize("text", ["", "   ", "Example", "XX=1", "CN=", "CN=a.O=", "x" * 256, "CN=\udcff", "CN=a\nb"])
 def test_what_is_no_filter_is_refused(text: str) -> None:
     """An empty filter would match everybody."""
     with pytest.raises(KeyringError):
@@ -234,6 +234,7 @@ def test_a_filter_needs_a_name_and_one_target(shop: Workshop) -> None:
         MapFilter("x", None, NameFilter.read("O=E")),
         MapFilter("x", "u", NameFilter.read("O=E"), criteria="c"),
         MapFilter("x", "CERTAUTH", NameFilter.read("O=E")),
+        MapFilter("x", None, NameFilter.read("O=E"), criteria="APPLID=\udcff"),
         MapFilter("x", "u", NameFilter.read("O=E"), trust=Trust.HIGHTRUST),
     ):
         with pytest.raises(KeyringError):

@@ -30,8 +30,8 @@ def test_a_bare_name_is_a_ring_of_the_connections_user(shop: Workshop) -> None:
         ("NONE", "no ring 'NONE'"),
         ("../x/y", "cannot read the keyring file"),
         ("/nonexistent.pem", "No such file"),
-        ("*TOKEN*/x", "tokens cannot be used"),
-        ("*token*/x", "tokens cannot be used"),
+        ("*TOKEN*/x", "is a PKCS #11 token"),
+        ("*token*/x", "is a PKCS #11 token"),
         ("*FOO*/*", "is no user name"),
         ("demo/a*", "must not contain"),
         ("", "1 to 237"),
@@ -173,11 +173,16 @@ def test_the_chain_of_ones_own_certificate_lets_nobody_in(shop: Workshop, tmp_pa
 
 
 def test_a_key_database_of_gskkyman_is_told_what_to_do(shop: Workshop, tmp_path: Path) -> None:
-    """It cannot be read, and the sentence names the way out."""
+    """It cannot be read whatever opens it and whatever it is called, and the sentence names the way out."""
     path = tmp_path / "x.kdb"
     path.write_bytes(b"\0\1\2KDB" * 100)
+    for opened_with in ({}, {"password": "x"}, {"stash_file": str(tmp_path / "x.sth")}):
+        with pytest.raises(KeyringError, match=f"gskkyman -e -k {path} -l LABEL") as caught:
+            shop.store.ring(str(path), **opened_with)
+        assert caught.value.code == 202
+    path.rename(tmp_path / "database")
     with pytest.raises(KeyringError, match="export from it as PKCS#12"):
-        shop.store.ring(str(path))
+        shop.store.ring(str(tmp_path / "database"))
 
 
 def test_a_key_that_we_may_not_read_is_return_code_428(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,5 +231,8 @@ def test_every_change_of_a_ring_happens_in_a_watched_directory(shop: Workshop, t
         directory.mkdir()
     (archive / "fullchain1.pem").touch()
     (live / "fullchain.pem").symlink_to("../archive/fullchain1.pem")
-    assert shop.store.watched([str(live)]) == (archive, live)
+    assert shop.store.watched([str(live)]) == (tmp_path, archive, live)
     assert shop.store.watched([str(archive / "fullchain1.pem"), "/nonexistent/x.pem"]) == (archive,)
+    assert shop.store.watched([str(live / "fullchain.pem")]) == (archive, live)
+    (tmp_path / "www").symlink_to("live")
+    assert shop.store.watched([str(tmp_path / "www")]) == (tmp_path, tmp_path / "archive", tmp_path / "www")

@@ -24,7 +24,14 @@ def take(
 ) -> operations.Imported:
     contents = certificates.read(data, password=password)
     return operations.import_certificate(
-        store, owner=owner, label=label, contents=contents, trust=trust, source="the file", now=NOW
+        store,
+        owner=owner,
+        label=label,
+        contents=contents,
+        trust=trust,
+        chain_trust=trust,
+        source="the file",
+        now=NOW,
     )
 
 
@@ -57,6 +64,19 @@ def test_authorities_beside_a_certificate_earn_their_trust(shop: Workshop, tmp_p
         Trust.TRUST: {"Middle": Trust.TRUST, "Root": Trust.TRUST},
         Trust.NOTRUST: {"Middle": Trust.NOTRUST, "Root": Trust.NOTRUST},
     }
+
+
+def test_a_certificate_without_end_is_renewed_for_as_long_as_possible(shop: Workshop) -> None:
+    """RFC 5280 writes "no end" as the last second of 9999, which is no validity that anybody may ask for."""
+    key = certificates.generate_key("ed25519")
+    never = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+    profile = certificates.Profile(subject=certificates.subject_name("x"), days=1, ends=never)
+    made = certificates.build(profile, key.public_key(), signer=None, own_key=key, now=NOW)
+    shop.store.add("demo", "device", made, trust=Trust.TRUST, private_key=key)
+    renewed = operations.renew(
+        shop.store, owner="demo", label="device", new_key=False, key_type=None, days=None, now=NOW
+    ).certificate
+    assert certificates.MOST_DAYS - 1 == (renewed.not_valid_after_utc - NOW).days
 
 
 def test_an_import_for_the_same_key_renews(shop: Workshop) -> None:

@@ -1,15 +1,17 @@
 """The z/OS spelling of the same operations."""
 
+import contextlib
 import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attls.errors import KeyringError
 from attls.keyring import Store, Trust, certificates, names
-from attls.keyring.racdcert import CommandError, Operand, Session, parse
+from attls.keyring.racdcert import Session
+from attls.keyring.tso import CommandError
 
 from .workshop import NOW
 
@@ -90,7 +92,7 @@ def test_certificates_come_and_go_by_file(ready: Session) -> None:
     for form in ("PKCS12DER", "PKCS12B64"):
         ready.run(f"RACDCERT EXPORT(LABEL('SERVER')) DSN('{form}') FORMAT({form}) PASSWORD('pass word')")
         assert Path(form).stat().st_mode & 0o777 == 0o600
-        with pytest.raises(KeyringError, match="password is needed"):
+        with pytest.raises(KeyringError, match="needs a password"):
             other.run(f"RACDCERT CHECKCERT('{form}')")
     printed = other.run("RACDCERT ID(BOB) ADD('PKCS12B64') WITHLABEL('mine') PASSWORD('pass word')")
     assert printed.splitlines() == [
@@ -251,20 +253,122 @@ def test_a_password_that_others_could_see_is_refused(ready: Session) -> None:
     assert certificates.read(Path("x").read_bytes(), password=b"secret").keys
 
 
-def test_text_becomes_operands() -> None:
-    """Quotes, doubled quotes, commas, nesting and continued lines."""
-    assert parse("ID(X) -\n  ADD('it''s',B) \n LABEL( 'a (b) c' )") == [
-        Operand("ID", operands=(Operand("X"),)),
-        Operand("ADD", operands=(Operand("it's", True), Operand("B"))),
-        Operand("LABEL", operands=(Operand("a (b) c", True),)),
+def test_a_password_from_elsewhere_counts_as_the_operand(ready: Session) -> None:
+    """EXPORT without FORMAT is then PKCS#12, as with PASSWORD, however it is abbreviated."""
+    with pytest.raises(CommandError, match="can be seen by others"):
+        ready.run("RACDCERT EXPORT(LABEL('SERVER')) DSN('x') PASSW('secret')", secrets_allowed=False)
+    ready.password = b"secret"
+    ready.run("RACDCERT EXPORT(LABEL('SERVER')) DSN('x')")
+    assert certificates.read(Path("x").read_bytes(), password=b"secret").keys
+
+
+def test_the_owner_may_stand_behind_any_function(ready: Session) -> None:
+    """Once; twice is a mistake."""
+    ready.user = "other"
+    ready.run("RACDCERT ADDRING(R2) ID(START1)")
+    ready.run("RACDCERT CONNECT(ID(START1) LABEL('SERVER') RING(R2)) ID(START1)")
+    ready.run("RACDCERT GENREQ(LABEL('SERVER')) ID(START1) DSN('request')")
+    ready.run("RACDCERT REMOVE(ID(START1) LABEL('SERVER') RING(R2)) ID(START1)")
+    ready.run("RACDCERT DELRING(R2) ID(START1)")
+    assert "Chain contains ring in common: START1/TN3270" in ready.run("RACDCERT LISTCHAIN(LABEL('SERVER')) ID(START1)")
+    with pytest.raises(CommandError, match="one owner is enough"):
+        ready.run("RACDCERT ID(START1) LIST CERTAUTH")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RACDCERT ID(START1) ALTER(LABEL('SERVER')) NOTRUST NEWLABEL('SERVER')",
+        "RACDCERT ID(START1) ALTER(LABEL('SERVER')) HIGHTRUST NEWLABEL('other')",
+        "RACDCERT ID(BOB) ADD('foreign') HIGHTRUST",
+        "RDELETE DIGTCRIT APPLID=NONE",
+        "PERMIT START1.TN3270.LST CLASS(RDATALIB) ID(A B) DELETE",
+    ],
+)
+def test_a_command_that_fails_half_way_has_changed_nothing(
+    ready: Session, tmp_path_factory: pytest.TempPathFactory, line: str
+) -> None:
+    """Trust and label are changed together, and nothing is added that then cannot be marked."""
+    other = Session(Store(tmp_path_factory.mktemp("other") / "k"), "x", lambda: NOW)
+    other.run("RACDCERT GENCERT SUBJECTSDN(CN('x')) NISTECC WITHLABEL('x')")
+    other.run("RACDCERT EXPORT(LABEL('x')) DSN('foreign')")
+    before = {path: path.read_bytes() for path in Path("keyrings").rglob("*") if path.is_file()}
+    with pytest.raises(KeyringError):
+        ready.run(line)
+    assert before == {path: path.read_bytes() for path in Path("keyrings").rglob("*") if path.is_file()}
+
+
+def test_a_certificate_has_the_id_that_racf_gives_it(ready: Session) -> None:
+    """Owner and label in EBCDIC behind x'D9' and the owner's length, in Base64."""
+    listed = ready.run("RACDCERT LIST(LABEL('SERVER'))") + ready.run("RACDCERT CERTAUTH LIST")
+    assert "Certificate ID: 2Qbi48HZ4/HixdnlxdlA" in listed
+    assert "Certificate ID: 2QiJmZmDhZmjg" in listed
+
+
+def test_criteria_and_permissions_are_taken_from_a_procedure(ready: Session) -> None:
+    """DIGTCRIT says what criteria stand for, RDATALIB who may read a ring; ring names fold there."""
+    store = ready.store
+    assert ready.run("SETROPTS RACLIST(DIGTCRIT) REFRESH") == ""
+    ready.run("RDEFINE DIGTCRIT APPLID=CICS1.SYSID=SY1 APPLDATA('USERX')")
+    ready.run("RALTER DIGTCRIT 'APPLID=CICS1.SYSID=SY1' APPLDATA('USERY') UACC(NONE)")
+    assert [(one.pattern, one.user) for one in store.criteria()] == [("APPLID=CICS1.SYSID=SY1", "USERY")]
+    ready.run("RDEL DIGTCRIT APPLID=CICS1.SYSID=SY1")
+    assert store.criteria() == []
+    ready.run("RACDCERT ID(START1) ADDRING(tn3270)")
+    ready.run("RDEFINE RDATALIB START1.TN3270.LST UACC(NONE)")
+    ready.run("PERMIT START1.TN3270.LST CLASS(RDATALIB) ID(ALICE,BOB) ACCESS(UPDATE)")
+    ready.run("PE START1.TN3270.LST CLASS(RDATALIB) ID(BOB) DELETE")
+    ready.run("PERMIT IRRCERTA.IRR_VIRTUAL_LISTRING.LST CLASS(RDATALIB) ID(ALICE)")
+    assert [(one.ring, one.user, one.access.name) for one in store.grants()] == [
+        ("START1/TN3270", "ALICE", "UPDATE"),
+        ("START1/tn3270", "ALICE", "UPDATE"),
+        ("*AUTH*/*", "ALICE", "READ"),
     ]
+    ready.run("RDELETE RDATALIB START1.TN3270.LST")
+    assert len(store.grants()) == 1
 
 
-@given(st.text(alphabet="RACDCERT IDL('),.=*\n-+&x", max_size=60))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    """The reader has one kind of error."""
-    try:
-        for operand in parse(text):
-            assert operand.text or operand.quoted
-    except CommandError:
-        pass
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RDEFINE DIGTCRIT",
+        "RDEFINE DIGTCRIT APPLID=X",
+        "RDEFINE FACILITY IRR.DIGTCERT.LIST UACC(NONE)",
+        "RDEFINE RDATALIB START1.TN3270.UPD UACC(NONE)",
+        "RDEFINE RDATALIB (A.B.LST C.D.LST)",
+        "PERMIT",
+        "PERMIT START1.TN3270.LST CLASS(FACILITY) ID(A)",
+        "PERMIT START1.TN3270.LST CLASS(RDATALIB)",
+        "PERMIT START1.TN3270.LST CLASS(RDATALIB) ID(A) ACCESS(ALTER)",
+    ],
+)
+def test_other_racf_commands_are_refused(ready: Session, line: str) -> None:
+    """As wrong usage."""
+    with pytest.raises(CommandError):
+        ready.run(line)
+
+
+def test_everybody_cannot_be_permitted(ready: Session) -> None:
+    """A universal access is a decision that PERMIT has to spell out."""
+    with pytest.raises(KeyringError, match="let everybody in"):
+        ready.run("RDEFINE RDATALIB START1.TN3270.LST UACC(READ)")
+
+
+_WORDS = """
+    RACDCERT ID(START1) ID(X) CERTAUTH SITE MULTIID LIST LISTRING LISTMAP LISTCHAIN ALTER DELETE CONNECT REMOVE MAP
+    ALTMAP DELMAP ADDRING DELRING GENREQ EXPORT ROLLOVER TRUST NOTRUST HIGHTRUST FORCE DEFAULT LABEL('SERVER')
+    (LABEL('SERVER')) (LABEL('SERVER')RING(TN3270)) (TN3270) (*) ('nofile') NEWLABEL('x') WITHLABEL('x') DSN('out/x')
+    FORMAT(PKCS12DER) FORMAT(CERTB64) PASSWORD('p') SDNFILTER('O=A') IDNFILTER('O=A.C=B') CRITERIA(A=&APPLID)
+    USAGE(SITE) SIZE(256) SERIALNUMBER(1) ( ) ' '' , - RDEFINE RALTER RDELETE PERMIT DIGTCRIT RDATALIB A=B A.B.LST
+    APPLDATA(U) CLASS(RDATALIB) ACCESS(READ) UACC(NONE) SETROPTS
+"""
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.sampled_from(_WORDS.split()), st.text(max_size=6)), max_size=8), st.booleans())
+def test_any_command_is_carried_out_or_refused(ready: Session, words: list[str], secrets_allowed: bool) -> None:
+    """There is one kind of error, and the store can be read after whatever was said."""
+    ready.password = b"p"
+    with contextlib.suppress(KeyringError):
+        ready.run(" ".join(words), secrets_allowed=secrets_allowed)
+    ready.store.certificates(), ready.store.rings(), ready.store.user_map(), ready.store.grants()

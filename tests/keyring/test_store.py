@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from attls.errors import KeyringError
-from attls.keyring import Store, Trust, Usage, certificates, files, names, operations
+from attls.keyring import Store, Trust, Usage, certificates, names, operations
 from attls.keyring.store import Connection, key_id
 
 from .workshop import NOW, Workshop
@@ -87,7 +87,7 @@ def test_a_loose_key_is_refused_with_the_chmod(shop: Workshop, where: str) -> No
     path = {"file": file, "owner": file.parent, "private": file.parent.parent}[where]
     path.chmod(path.stat().st_mode | 0o040)
     wanted = "600" if where == "file" else "700"
-    with pytest.raises(KeyringError, match=f"chmod {wanted} '{path}'") as caught:
+    with pytest.raises(KeyringError, match=f"chmod {wanted} {path}") as caught:
         shop.store.ring("demo/SERVER")
     assert caught.value.code == 428
 
@@ -244,22 +244,6 @@ def test_files_of_any_shape_are_read_or_refused(shop: Workshop, kind: str, value
     path.write_text(f"{text}{kind} = {value}\n")
     with pytest.raises(KeyringError, match=path.name):
         look()
-
-
-def test_a_writer_that_died_half_way_leaves_a_usable_store(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A renewal with a new key that stops before the certificate is renamed changes nothing that readers see."""
-    before = shop.store.ring("demo/SERVER")
-    real = files.replace
-
-    def dying(path: Path, content: bytes, *, mode: int) -> None:
-        if path.suffix == ".pem":
-            raise KeyringError("the power went")
-        real(path, content, mode=mode)
-
-    monkeypatch.setattr(files, "replace", dying)
-    with pytest.raises(KeyringError, match="power"):
-        operations.renew(shop.store, owner="demo", label="server", new_key=True, key_type=None, days=None, now=NOW)
-    assert before == shop.store.ring("demo/SERVER")
 
 
 def _add_many(directory: Path, owner: str, done: "multiprocessing.Queue[str]") -> None:

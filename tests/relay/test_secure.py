@@ -523,10 +523,10 @@ async def test_an_error_of_ours_ends_one_connection_only(
 
     forward = secure.SecureRelay._forward
 
-    def broken(self: secure.SecureRelay, total: int) -> bool:
-        if bytes(secure._plain[:4]) == b"boom":
+    def broken(self: secure.SecureRelay, plain: bytes | memoryview) -> bool:
+        if plain[:4] == b"boom":
             raise RuntimeError("a bug")
-        return forward(self, total)
+        return forward(self, plain)
 
     monkeypatch.setattr(secure.SecureRelay, "_forward", broken)
 

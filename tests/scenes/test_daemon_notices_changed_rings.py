@@ -36,7 +36,7 @@ def file_of(store: Path) -> Path:
 
 
 def test_renewal(stage: Stage, tmp_path: Path) -> None:
-    """A renewed certificate serves the next connection; a broken one is reported and the one before goes on.
+    """A renewed certificate serves the next connection; a broken or deleted ring is reported and goes on as it was.
 
     A half-edited policy is not taken along. A live connection keeps what it has.
     """
@@ -64,7 +64,11 @@ def test_renewal(stage: Stage, tmp_path: Path) -> None:
         file_of(store).write_text(good)
         attls(store, "cert renew --owner SRV --label server")
         wait_until(lambda: daemon.status()["last_error"] is None, 10)
-        assert presented(stage, store) not in (first, second)
+        third = presented(stage, store)
+        assert third not in (first, second)
+        attls(store, "keyring delete SRV/RING")
+        wait_until(lambda: "SRV has no ring 'RING'" in (daemon.status()["last_error"] or ""), 10)
+        assert third == presented(stage, store)
 
 
 def test_nothing_has_come_of_a_change(stage: Stage, tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ def test_a_rule_that_comes_by_refresh_protects_at_once(stage: Stage) -> None:
 
 
 def test_sessions_outlive_a_refresh_that_leaves_their_action_as_it_is(stage: Stage) -> None:
-    """A client resumes after an unrelated change; not after its action has changed or its user instance has risen."""
+    """A client resumes after an unrelated change; not after its action has changed or its user instance has risen.
+
+    With two workers it comes back to the one that holds its session, and the metrics count each session resumed.
+    """
     instance = rule("web").replace("HandshakeRole Server\n", "HandshakeRole Server\n  EnvironmentUserInstance 2\n")
     daemon = stage.daemon.start(rule("web"))
     context = client_context(stage.rings)
@@ -105,3 +108,5 @@ def test_sessions_outlive_a_refresh_that_leaves_their_action_as_it_is(stage: Sta
             found.append(resumed)
         assert found == [True, True, False, False]
         assert connect(session)[1]
+    metrics = daemon.ask("status", "--metrics").stdout.splitlines()
+    assert "attls_sessions_resumed_total 3" in metrics

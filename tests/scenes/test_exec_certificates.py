@@ -6,12 +6,15 @@ import socket
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from attls.cli import main
+from attls.keyring import Store
 from tests.exec.conftest import stage
-from tests.exec.stage import Peer, Stage, free_port, rule
+from tests.exec.stage import Peer, Stage, build, free_port, outbound, rule
+from tests.namespaces import wait_until
 
 __all__ = ["stage"]
 TALK = """
@@ -73,6 +76,70 @@ def test_a_responder_that_is_down(stage: Stage, level: str, output: str) -> None
         assert output == done.output, done
         if not output:
             assert not any(words for _, words in peer.seen)
+
+
+STAPLES = """
+TTLSEnvironmentAction Staples
+{{
+  HandshakeRole Server
+  TTLSKeyringParms
+  {{
+    Keyring T/SERVER
+  }}
+  TTLSGskAdvancedParms
+  {{
+    TTLSGskOcspParms
+    {{
+      OcspServerStapling EndEntity
+      OcspUrl http://127.0.0.1:{port}/
+    }}
+  }}
+}}
+"""
+
+
+def test_a_list_on_the_ring(tmp_path: Path) -> None:
+    """The server whose certificate it names is not reached, without any parameter."""
+    (tmp_path / "own").mkdir()
+    own = build(tmp_path / "own")
+    with Peer(own.server_context()) as peer:
+        policy = own.policy(outbound(peer.port))
+        words = (sys.executable, "-c", TALK, str(peer.port))
+        assert "HELLO\n" == own.run(policy, *words).output
+        for line in (
+            "cert revoke --owner T --label server",
+            f"cert crl --label CA --out {tmp_path}/ca.crl",
+            f"cert import-crl {tmp_path}/ca.crl",
+        ):
+            main([*line.split(), "--keyrings", str(own.rings)], standalone_mode=False)
+        assert "" == own.run(policy, *words).output
+
+
+def test_stapling(stage: Stage, tmp_path: Path) -> None:
+    """A server program hands out what `openssl ocsp` said of its certificate."""
+    folder, responder, port = stage.directory, free_port(), free_port()
+    key = tmp_path / "ca-key.pem"
+    words = f"cert export --owner CERTAUTH --label CA --with-key --out {key} --keyrings {stage.rings}"
+    main(words.split(), standalone_mode=False)
+    serial = Store(stage.rings).certificate("T", "server").certificate.serial_number
+    (tmp_path / "index").write_text(f"V\t350101000000Z\t\t{serial:040X}\tunknown\t/CN=localhost\n")
+    keys = f"-CA {folder}/ca.pem -rsigner {key} -rkey {key}"
+    command = f"openssl ocsp -port {responder} -index {tmp_path}/index {keys} -ndays 1"
+    policy = stage.policy(rule("in", "Inbound", port, environment="Staples"), STAPLES.format(port=responder))
+    server = subprocess.Popen(command.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with stage.start(policy, sys.executable, "-c", SERVE, str(port)) as process:
+            assert process.stdout is not None
+            assert "ready\n" == process.stdout.readline()
+            asking = f"openssl s_client -connect 127.0.0.1:{port} -CAfile {folder}/ca.pem -status"
+
+            def said() -> bytes:
+                return subprocess.run(asking.split(), input=b"", capture_output=True, check=False).stdout
+
+            wait_until(lambda: b"Cert Status: good" in said(), 20)
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_safcheck(stage: Stage) -> None:

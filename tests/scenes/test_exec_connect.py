@@ -127,6 +127,16 @@ def test_all_else_is_the_kernels_own_answer(stage: Stage, tmp_path: Path) -> Non
     } == saw
 
 
+def test_an_address_that_changes_under_the_call_is_read_once(stage: Stage) -> None:
+    """A thread that swaps the destination all the time: what arrives at the covered one is TLS, without exception."""
+    with Peer(stage.server_context()) as peer, Peer(None) as clear:
+        saw = check(stage, "racing", peer.port, clear.port, ports=(peer.port,))
+    assert (60, True, True) == (sum(saw.values()), saw["covered"] > 0, saw["clear"] > 0)
+    assert [] == peer.failures
+    assert {b"covered"} == {words for _, words in peer.seen}
+    assert {b"clear"} == {words for _, words in clear.seen}
+
+
 @pytest.mark.parametrize("victim", ["helper", "front"])
 def test_a_killed_process_of_ours_resets_everything(stage: Stage, victim: str) -> None:
     """Whichever of our two processes is killed, connections are reset and nothing gets out any more."""

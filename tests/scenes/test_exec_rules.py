@@ -1,9 +1,8 @@
-"""Which rule a program under `attls exec` gets, what it leaves behind, and where it is forbidden."""
+"""Which rule a program under `attls exec` gets and what it leaves behind."""
 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.exec.conftest import stage
-from tests.exec.stage import Peer, Stage, environment, free_port, inbound, outbound, rule
+from tests.exec.stage import Peer, Stage, free_port, inbound, outbound, rule
 
 __all__ = ["stage"]
 TALK = """
@@ -140,44 +139,6 @@ def test_what_was_written_before_the_end_arrives(stage: Stage) -> None:
         while not peer.seen and time.monotonic() < deadline:
             time.sleep(0.01)
     assert (0, [count], []) == (done.code, [len(words) for _, words in peer.seen], peer.failures)
-
-
-FORBID = """
-import ctypes, os, struct, sys
-number = int(sys.argv[1])
-code = b"".join(struct.pack("=HBBI", *each) for each in (
-    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)))
-buffer = ctypes.create_string_buffer(code)
-class Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
-program = Program(4, ctypes.addressof(buffer))
-libc = ctypes.CDLL(None)
-assert 0 == libc.prctl(38, 1, 0, 0, 0)
-assert 0 == libc.prctl(22, 2, ctypes.byref(program))
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the system calls are those of x86_64")
-@pytest.mark.parametrize(
-    ("number", "sentence"),
-    [
-        (317, "a security profile (the container's seccomp profile, most likely) forbids seccomp filters here"),
-        (438, "attls exec may not look into the program it starts (Operation not permitted)"),
-        (310, "attls exec may not look into the program it starts (Operation not permitted)"),
-    ],
-    ids=["seccomp", "pidfd_getfd", "process_vm_readv"],
-)
-def test_where_a_profile_forbids_it_the_program_is_not_started(stage: Stage, number: int, sentence: str) -> None:
-    """Exit code 3, one sentence that says what forbids it, and nothing has run."""
-    command = stage.command(stage.policy(outbound(7)), "echo", "ran")
-    done = subprocess.run(
-        [sys.executable, "-c", FORBID, str(number), *command],
-        capture_output=True, text=True, env=environment(), timeout=30, check=False,
-    )  # fmt: skip
-    assert (3, "") == (done.returncode, done.stdout)
-    assert done.stderr.startswith(f"attls: {sentence}")
-    assert 1 == len(done.stderr.splitlines())
 
 
 def test_a_policy_with_errors_starts_nothing(stage: Stage) -> None:

@@ -70,16 +70,32 @@ def test_smtp_with_swaks(stage: Stage) -> None:
     assert b"nobody else" not in seen
 
 
-@pytest.mark.parametrize(("protocol", "port"), [("imap", 1143), ("pop3", 1110)])
-def test_mailboxes_with_openssl(stage: Stage, protocol: str, port: int) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "program", "port", "says", "hears"),
+    [
+        ("imap", "mailbox", 1143, "a LOGIN me secret\nb LOGOUT\n", "a OK welcome"),
+        ("pop3", "mailbox", 1110, "USER me\nQUIT\n", "+OK bye"),
+        ("smtp", "smtp", 2525, "DATA\n.\nQUIT\n", "250 taken over TLSv1.3 1302"),
+    ],
+)
+def test_lines_with_openssl(stage: Stage, protocol: str, program: str, port: int, says: str, hears: str) -> None:
     """openssl s_client -starttls speaks the protocol's own negotiation and verifies the certificate."""
-    example(stage, "mailbox", port)
-    login = {"imap": "a LOGIN me secret\nb LOGOUT\n", "pop3": "USER me\nQUIT\n"}[protocol]
-    text = at_peer(
-        stage, "openssl", "s_client", "-connect", f"10.1.0.1:{port}", "-starttls", protocol, "-CAfile",
-        str(stage.rings / "ca.pem"), "-verify_return_error", "-ign_eof", "-crlf", "-quiet", feed=login,
-    )  # fmt: skip
-    assert {"imap": "a OK welcome", "pop3": "+OK bye"}[protocol] in text
+    example(stage, program, port)
+    assert hears in at_peer(stage, *s_client(stage, protocol, port), "-ign_eof", "-crlf", "-quiet", feed=says)
+
+
+def s_client(stage: Stage, protocol: str, port: int) -> list[str]:
+    return [
+        "openssl", "s_client", "-connect", f"10.1.0.1:{port}", "-starttls", protocol, "-CAfile",
+        str(stage.rings / "ca.pem"), "-verify_return_error",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("ldap", 3890), ("postgres", 5432)])
+def test_messages_with_openssl(stage: Stage, protocol: str, port: int) -> None:
+    """The same for protocols of binary messages; there is nothing to say in them but the end."""
+    example(stage, protocol, port)
+    assert "Verification: OK" in at_peer(stage, *s_client(stage, protocol, port), feed="")
 
 
 def test_imap_with_curl(stage: Stage) -> None:

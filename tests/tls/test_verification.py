@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from attls import errors
-from attls.errors import Reason
-from attls.keyring import Trust, UserMap
+from attls.errors import KeyringError, Reason
+from attls.keyring import Keyring, Trust, Usage, UserMap
 from attls.keyring.mapping import Criterion, MapFilter, NameFilter, Registered
 from attls.model import ClientAuthType, Direction, HandshakeRole
 from attls.tls import Environment
 from tests.relay.peers import Program, connect, duplex, echo, finish, in_thread
 from tests.relay.street import Street, authority, client_context, der, leaf, ring, server_context, settings, street
+from tests.tls.meetings import meet
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 SERVER = HandshakeRole.SERVER_WITH_CLIENT_AUTH
@@ -211,3 +213,17 @@ async def test_modes_pass_what_is_in_order(version: ssl.TLSVersion) -> None:
     with Program(echo, context=server_context(version)) as program:
         async with street(program.listener, direction=Direction.OUTBOUND, environment=environment) as road:
             assert b"hello" == await in_thread(talk, road)
+
+
+def test_a_site_certificate_is_trusted_as_it_is_and_nobody_else_for_its_sake() -> None:
+    """Without its authority on the ring; another certificate of the same authority is refused, NOTRUST is nobody."""
+
+    def reason(trust: Trust, presented: str) -> Reason | None:
+        partner = replace(ring("server.test").entries[0], usage=Usage.SITE, trust=trust, default=False)
+        environment = Environment(settings(HandshakeRole.CLIENT), Keyring("TEST/SITE", (partner,)))
+        return meet(environment, server_context(name=presented)).reason
+
+    assert reason(Trust.TRUST, "server.test") is None
+    assert reason(Trust.TRUST, "other.test") is not None
+    with pytest.raises(KeyringError):
+        reason(Trust.NOTRUST, "server.test")
