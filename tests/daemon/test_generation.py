@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 
 from attls.cli import main
 from attls.daemon.generation import Generation, GenerationError, load, renew
 from attls.errors import KeyringError, PolicyError
+from attls.keyring import Store
 from attls.model import Defaults
 from tests.scenes.daemons import rule
 
@@ -171,3 +174,38 @@ def test_a_data_set_is_read_from_the_file_that_stands_for_it(tmp_path: Path, rin
     datasets = {"HLQ.POLICY(TTLS)": tmp_path / "member"}
     generation = load(path, rings, defaults=Defaults.MODERN, number=1, datasets=datasets)
     assert [each.name for each in generation.policy.rules] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [("KeyringPw secret", None), ("KeyringStashFile STASH", None), ("KeyringPw wrong", 408),
+     ("KeyringPw secret\nKeyringStashFile /nowhere", None), ("", 408)],
+)  # fmt: skip
+def test_a_key_database_is_opened_by_what_the_policy_says(
+    tmp_path: Path, rings: Path, lines: str, code: int | None
+) -> None:
+    """KeyringPw, or else the first line of KeyringStashFile."""
+    stash = tmp_path / "stash"
+    stash.write_text("secret\n")
+    stash.chmod(0o600)
+    database = tmp_path / "keys.p12"
+    entry = Store(rings).ring("SRV/RING").identity()
+    database.write_bytes(
+        pkcs12.serialize_key_and_certificates(
+            b"server",
+            load_pem_private_key(entry.private_key, None),  # type: ignore[arg-type]
+            x509.load_der_x509_certificate(entry.certificate),
+            None,
+            BestAvailableEncryption(b"secret"),
+        )
+    )
+    database.chmod(0o600)
+    text = rule("a", ring=str(database))
+    (line,) = (each for each in text.splitlines() if each.split()[:1] == ["Keyring"])
+    text = text.replace(line, f"{line}\n{lines.replace('STASH', str(stash))}")
+    if code is not None:
+        with pytest.raises(GenerationError, match=rf"\(code {code}\)"):
+            loaded(tmp_path, rings, text)
+        return
+    (ring,) = loaded(tmp_path, rings, text).rings.values()
+    assert entry.certificate == ring.identity().certificate

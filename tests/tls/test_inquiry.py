@@ -183,6 +183,18 @@ def test_requests_look_as_policy_wants() -> None:
     assert (None, ("proxy.test", 80), 60, 99) == (question.body, question.proxy, question.seconds, question.largest)
 
 
+def test_proxies_and_limits_of_answers_and_lists_come_from_the_policy() -> None:
+    """OcspProxyServerPort, and HttpCdpProxyServerName, its port, HttpCdpResponseTimeout and HttpCdpMaxResponseSize."""
+    for settings in (
+        Settings(ocsp_from_certificate=True, ocsp_proxy="proxy.test", ocsp_proxy_port=3128, ocsp_timeout=7,
+                 ocsp_maximum_size=99),
+        Settings(lists_by_http=True, http_proxy="proxy.test", http_proxy_port=3128, http_timeout=7,
+                 http_maximum_size=99),
+    ):  # fmt: skip
+        question = next(inquiries(settings).ask(chain()))
+        assert (("proxy.test", 3128), 7, 99) == (question.proxy, question.seconds, question.largest)
+
+
 def test_a_staple_is_as_good_as_an_answer() -> None:
     """A good one spares the question, a bad one ends the connection, an old one does not count."""
     asked = next(inquiries(Settings(ocsp_from_certificate=True)).ask(chain()))
