@@ -597,6 +597,10 @@ class Calls:
         self._wakeup.set()
         self.books.board.answer(petition, truth.record if truth is not None else None)
 
+    def is_held(self, petition: Petition) -> bool:
+        """Tell whether the thread that made a held ioctl still waits for its answer."""
+        return self._notifications.is_valid(petition.notification.identifier)
+
     def settle(self, petition: Petition, number: int) -> None:
         """Answer a held ioctl; its structure has been filled in."""
         held = self._held.get(petition.notification.identifier)

@@ -33,6 +33,9 @@ from attls.tls import Environment
 class Settles(Protocol):
     """Answers held calls."""
 
+    def is_held(self, petition: Petition) -> bool:
+        """Tell whether the thread of `petition` still waits; if not, its number may be another one's by now."""
+
     def settle(self, petition: Petition, number: int) -> None:
         """Have the call of `petition` return 0 or fail with errno `number`."""
 
@@ -100,12 +103,13 @@ class Petition:
         self._answered = True
         reply = protocol.parse_reply(packet)
         thread, number = self.notification.thread, reply.errno
-        try:
-            if reply.contents:
-                self._programs.write(thread, Ioctl.unpack(self.packet).buffer, reply.contents)
-            self._programs.write(thread, self.notification.arguments[2], reply.ioctl.pack())
-        except OSError as error:
-            number = error.errno or errno.EFAULT
+        if self._calls.is_held(self):
+            try:
+                if reply.contents:
+                    self._programs.write(thread, Ioctl.unpack(self.packet).buffer, reply.contents)
+                self._programs.write(thread, self.notification.arguments[2], reply.ioctl.pack())
+            except OSError as error:
+                number = error.errno or errno.EFAULT
         self._calls.settle(self, number)
 
     def abandoned(self) -> None:
