@@ -10,6 +10,7 @@ connects to all of them looks like several clients. A proxy that picks the worke
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "attls-bench"
+_stages = itertools.count()  # a section may set up networks of its own beside those of the comparison
 CLIENTS = 4
 """Addresses on each side of a link."""
 
@@ -103,14 +105,15 @@ def networks(names: list[str]) -> Iterator[dict[str, Network]]:
     as long as its last process.
     """
     _sweep()
-    client = f"{PREFIX}-{os.getpid()}-client"
+    stem = f"{PREFIX}-{os.getpid()}-{next(_stages)}"
+    client = f"{stem}-client"
     made: list[str] = []
     try:
         made.append(client)
         _make(client)
         result: dict[str, Network] = {}
         for number, name in enumerate(names):
-            network = plan(client, f"{PREFIX}-{os.getpid()}-{name}", number)
+            network = plan(client, f"{stem}-{name}", number)
             made.append(network.server)
             _make(network.server)
             _join(network, number)
