@@ -7,6 +7,7 @@ import random
 import select
 import socket
 import ssl
+import threading
 import time
 from typing import Any
 
@@ -321,6 +322,35 @@ async def test_a_peer_that_does_not_finish_the_handshake_is_reset(opening: bytes
             (record,) = await road.ended()
             sock.close()
     assert (reason, []) == (record.reason, program.results)
+
+
+async def test_the_side_that_spoke_first_waits_five_times_as_long() -> None:
+    """A server that says nothing to our ClientHello is given up after five times HandshakeTimeout, with 5004."""
+    now = [1000.0]
+    asked = threading.Event()
+
+    def listen(sock: socket.socket) -> bytes:
+        opening = sock.recv(5)
+        asked.set()
+        while sock.recv(4096):
+            pass
+        return opening
+
+    with Program(listen) as program:
+        environment = outbound()
+        async with street(
+            program.listener, direction=Direction.OUTBOUND, environment=environment, clock=lambda: now[0]
+        ) as road:
+            sock = await in_thread(connect, road.address)
+            assert await in_thread(asked.wait, 10)
+            now[0] += 5 * environment.settings.handshake_timeout - 1
+            road.reactor.expire(now[0])
+            assert road.records[0].reason is None
+            now[0] += 2
+            road.reactor.expire(now[0])
+            (record,) = await road.ended()
+            sock.close()
+    assert (errors.HANDSHAKE_SILENT, 5004) == (record.reason, errors.HANDSHAKE_SILENT.code)
 
 
 async def test_an_untrusted_server_never_sees_the_programs_data() -> None:
