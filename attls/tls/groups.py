@@ -8,30 +8,10 @@ from collections.abc import Sequence
 from OpenSSL import SSL
 
 from attls.errors import Reason, TlsError
+from attls.policy import codes
 
-# IANA numbers (TLS Supported Groups) and the library's names; what is missing here does not exist in the library.
-_NAMES = {
-    23: "secp256r1",
-    24: "secp384r1",
-    25: "secp521r1",
-    26: "brainpoolP256r1",
-    27: "brainpoolP384r1",
-    28: "brainpoolP512r1",
-    29: "X25519",
-    30: "X448",
-    256: "ffdhe2048",
-    257: "ffdhe3072",
-    258: "ffdhe4096",
-    259: "ffdhe6144",
-    260: "ffdhe8192",
-    512: "MLKEM512",
-    513: "MLKEM768",
-    514: "MLKEM1024",
-    4587: "SecP256r1MLKEM768",
-    4588: "X25519MLKEM768",
-    4589: "SecP384r1MLKEM1024",
-}
-AVAILABLE = frozenset(_NAMES)
+# By IANA numbers (TLS Supported Groups); the policy's names of groups are the library's.
+_NAMES = {number: name for number, name in codes.GROUPS.items() if number not in codes.MISSING_GROUPS}
 # What the library offers by itself; written out only to choose the key shares among them.
 _USUAL = (4588, 29, 23, 30, 24, 25)
 

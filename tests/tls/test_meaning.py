@@ -429,12 +429,9 @@ def test_every_group_that_the_vocabulary_calls_available_is_known_to_the_library
             "server_kex_curves": (group,),
             "server_key_share_groups": (group,),
         }
-        outcome = contextlib.nullcontext() if group in groups.AVAILABLE else pytest.raises(TlsError)
-        with outcome:
-            client(**lists)
-        with contextlib.nullcontext() if group in groups.AVAILABLE else pytest.raises(TlsError):
-            server(**lists)
-    assert codes.MISSING_GROUPS == codes.GROUPS.keys() - groups.AVAILABLE
+        for make in (client, server):
+            with pytest.raises(TlsError) if group in codes.MISSING_GROUPS else contextlib.nullcontext():
+                make(**lists)
 
 
 def test_lists_of_groups_in_the_words_of_the_library() -> None:
