@@ -2,6 +2,7 @@
  *
  *   aware query PORT      connect, query (with certificate), talk
  *   aware start PORT      connect, talk in clear, start TLS, talk, stop TLS, talk in clear
+ *   aware serve PORT      accept, query, answer what was said
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -41,6 +42,26 @@ static void talk(int fd, const char *word)
     printf("said %s heard %s\n", word, count > 0 ? answer : "nothing");
 }
 
+static int serve(struct sockaddr_in place)
+{
+    struct TTLS_IOCTL ioc;
+    char word[100] = "";
+    int one = 1, fd, listener = socket(AF_INET, SOCK_STREAM, 0);
+
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&place, sizeof place) != 0 || listen(listener, 5) != 0) {
+        perror("listen");
+        return 1;
+    }
+    puts("ready");
+    fflush(stdout);
+    fd = accept(listener, NULL, NULL);
+    tell("query", ask(fd, TTLS_QUERY_ONLY, NULL, 0, &ioc), &ioc);
+    if (read(fd, word, sizeof word - 1) > 0 && write(fd, word, strlen(word)) > 0)
+        printf("heard %s\n", word);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     static unsigned char buffer[10240];
@@ -53,6 +74,8 @@ int main(int argc, char **argv)
     (void)argc;
     place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     place.sin_port = htons(atoi(argv[2]));
+    if (strcmp(argv[1], "serve") == 0)
+        return serve(place);
     number = ask(fd, TTLS_QUERY_ONLY, NULL, 0, &ioc);
     printf("unconnected errno=%d\n", number == ENOTCONN);
     number = ask(udp, TTLS_QUERY_ONLY, NULL, 0, &ioc);

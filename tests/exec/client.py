@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import select
 import signal
 import socket
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -260,6 +262,19 @@ def racing(covered: int, clear: int, count: int = 60) -> dict[str, Any]:
     return {"covered": reached[covered], "clear": reached[clear]}
 
 
+def leaving(slow: int, how: str) -> dict[str, Any]:
+    """End, or become another program, while a thread's connect is held; exit code 5, or 6 by the other program."""
+    thread = threading.Thread(target=lambda: socket.create_connection(("127.0.0.1", slow)), daemon=True)
+    thread.start()
+    state = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    connect = 42 if platform.machine() == "x86_64" else 203
+    while not state.read_text().startswith(f"{connect} "):
+        time.sleep(0.01)
+    if how == "exec":
+        os.execv("/bin/sh", ["sh", "-c", "exit 6"])
+    os._exit(5)
+
+
 def hold(port: int) -> dict[str, Any]:
     """Say when the call is about to be held, then what became of it and of a connection that stood before."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
@@ -279,7 +294,7 @@ def hold(port: int) -> dict[str, Any]:
 
 CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
     each.__name__: each
-    for each in (blocking, nonblocking, failing, families, sharing, threads, signals, others, racing, hold)
+    for each in (blocking, nonblocking, failing, families, sharing, threads, signals, others, racing, leaving, hold)
 }
 
 if __name__ == "__main__":

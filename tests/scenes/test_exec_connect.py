@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from tests.exec.conftest import stage
 from tests.exec.stage import ROOT, Peer, Stage, free_port, outbound
+from tests.namespaces import wait_until
 
 __all__ = ["stage"]
 CLIENT = ROOT / "tests" / "exec" / "client.py"
@@ -125,6 +127,19 @@ def test_all_else_is_the_kernels_own_answer(stage: Stage, tmp_path: Path) -> Non
         "fast open": errno.errorcode[errno.EOPNOTSUPP],
         "io_uring": "ENOSYS",
     } == saw
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", 5), ("exec", 6)])
+def test_a_program_may_leave_while_its_call_is_held(stage: Stage, how: str, code: int) -> None:
+    """It ends, or becomes another program, at once; the helper ends as well, and the peer gets no byte of data."""
+    with Peer(stage.server_context(), handshake_after=1.0) as peer:
+        policy = stage.policy(outbound(peer.port))
+        done = stage.run(policy, sys.executable, CLIENT, "leaving", str(peer.port), how, timeout=30)
+        assert (code, "", "") == (done.code, done.output, done.errors)
+        wait_until(lambda: peer.seen, 20)
+        assert [b""] == [words for _, words in peer.seen]
+    pattern = ["pgrep", "-f", f"attls exec.*{policy}"]
+    wait_until(lambda: not subprocess.run(pattern, capture_output=True, check=False).stdout, 20)
 
 
 def test_an_address_that_changes_under_the_call_is_read_once(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.exec.conftest import stage
-from tests.exec.stage import ROOT, Peer, Stage, outbound, rule
+from tests.exec.stage import ROOT, Peer, Stage, free_port, inbound, outbound, rule
 
 __all__ = ["stage"]
 
@@ -46,6 +46,23 @@ def test_an_aware_program_learns_of_its_tls(stage: Stage, aware: Path) -> None:
         "said hello heard HELLO",
     ] == lines[4:]
     assert ["unconnected errno=1", "udp errno=1"] == lines[:2]
+
+
+def test_an_aware_server_learns_of_its_tls(stage: Stage, aware: Path) -> None:
+    """What accept yields is a connection whose TLS is done, and the ioctl on it says so."""
+    port = free_port()
+    with stage.start(stage.policy(inbound(port)), aware, "serve", str(port)) as process:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
+            stage.client_context().wrap_socket(raw, server_hostname="localhost") as sock,
+        ):
+            sock.sendall(b"hello")
+            assert b"hello" == sock.recv(100)
+        output, errors = process.communicate(timeout=20)
+    assert (0, "") == (process.returncode, errors)
+    assert ["query errno=0 policy=4 conn=3 sec=2 prot=0304 cipher4=1302 cert=0", "heard hello"] == output.splitlines()
 
 
 def test_an_aware_program_learns_that_no_rule_fits(stage: Stage, aware: Path) -> None:

@@ -275,6 +275,7 @@ def test_a_ring_that_the_user_may_not_read_is_no_use(everybodys: Stage) -> None:
     assert done.errors.startswith("attls: rule in-7: ")
 
 
+# With its own sandbox it answers nothing on a current kernel, without us either.
 VSFTPD = """
 listen=YES
 listen_ipv6=NO
