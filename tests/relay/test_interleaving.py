@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import select
 from collections.abc import Callable, Iterator
@@ -128,6 +129,7 @@ class Scene:
     def close(self) -> None:
         self.relay.abort(errors.STOPPED)
         self.reactor._epoll.close()
+        os.close(self.reactor._alarm)
 
     def _shake(self, flight: int) -> bool:
         self._peer_reads()
