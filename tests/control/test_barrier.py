@@ -436,6 +436,7 @@ def test_cycles_leave_nothing_behind(exchange: Exchange) -> None:
             exchange.start(program)
             exchange.stop(program)
             counts.append(exchange.descriptors())
-        assert max(counts[-20:]) <= max(counts[:20])
+        # What is just being closed may count for a moment; what is left behind counts from then on.
+        assert min(counts[-20:]) <= max(counts[:20])
         assert 1 == exchange.call(lambda: len(exchange.reactor.controls))
         assert {} == exchange.call(lambda: dict(exchange.switchboard._events))
