@@ -53,6 +53,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
     if not ring.trust_anchors() and settings.role is not HandshakeRole.SERVER:
         yield "warning", "no-authority", f"ring {ring.name} trusts no authority"
     identities = []
+    fits = False
     for label in _labels(settings):
         try:
             identity = ring.identity(label)
@@ -60,7 +61,9 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
             yield "error", "missing-label", with_code(error)
             continue
         identities.append(identity)
-        ends = certificates.load_certificate(identity.certificate).not_valid_after_utc
+        certificate = certificates.load_certificate(identity.certificate)
+        fits = fits or _fits(settings, certificates.key_type(certificate.public_key()))
+        ends = certificate.not_valid_after_utc
         if ends - now < _EXPIRES_SOON:
             verb = "expired" if ends <= now else "expires"
             yield (
@@ -68,7 +71,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
                 "expires-soon",
                 f"certificate '{identity.label}' of {identity.owner} {verb} on {ends:%Y-%m-%d}",
             )
-    if settings.role is not HandshakeRole.CLIENT and identities and not any(_fits(settings, it) for it in identities):
+    if settings.role is not HandshakeRole.CLIENT and identities and not fits:
         label, owner = identities[0].label, identities[0].owner
         yield (
             "warning",
@@ -110,14 +113,13 @@ def _of_revocation(
             yield severity, "useless-list", f"the revocation list of '{issuer}' on ring {ring.name}: {problems[0]}"
 
 
-def _fits(settings: TlsSettings, identity: Identity) -> bool:
+def _fits(settings: TlsSettings, key_type: str) -> bool:
     # Up to TLS 1.2 the name of a cipher suite says what kind of key the server needs; those of TLS 1.3 take any.
     if not settings.ciphers:
         return True
     if Protocol.TLSV1_3 in settings.protocols and not codes.TLSV1_3_CIPHERS.isdisjoint(settings.ciphers):
         return True
-    kind = certificates.key_type(certificates.load_certificate(identity.certificate).public_key())
-    wanted = "RSA_WITH" if kind.startswith("rsa") else "ECDSA_WITH"
+    wanted = "RSA_WITH" if key_type.startswith("rsa") else "ECDSA_WITH"
     return any(wanted in codes.CIPHERS[code] for code in settings.ciphers)
 
 

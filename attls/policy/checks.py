@@ -32,7 +32,6 @@ from attls.policy.text import Statement
 _MOST_PAIRS = 1_000_000
 _PROTOCOL_SWITCHES = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _OF_SESSIONS = ("GSK_V3_SESSION_TIMEOUT", "GSK_V3_SIDCACHE_SIZE", "GSK_SESSION_TICKET_SERVER_TIMEOUT")
-_ANY = chr(0xFFFF)  # stands for "some character" where a pattern is asked about another
 
 
 def examine(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher, now: datetime) -> None:

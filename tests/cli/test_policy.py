@@ -142,6 +142,20 @@ def test_check_maps_data_sets(run: Run, tmp_path: Path, good: Path) -> None:
     assert 2 == run("check", main_file, "--dataset", "nonsense").exit_code
 
 
+ECDSA_RING = (
+    "cert create-ca --label CA --cn CA",
+    "cert issue --owner WEB --label W --cn web --sign-with CA --days 90 --key-type ecdsa-p256",
+    "keyring create WEB/RING",
+    "keyring connect WEB/RING --owner WEB --label W --default",
+)
+
+
+def keep(rings: Path, words: str) -> None:
+    """Run a command on the store `rings`."""
+    done = CliRunner().invoke(main, [*words.split(), "--keyrings", str(rings)])
+    assert 0 == done.exit_code, done.output
+
+
 def test_check_looks_for_rings(run: Run, tmp_path: Path, good: Path) -> None:
     """With --keyrings a ring or label that is not there is an error; with everything in place there is none."""
     rings = tmp_path / "rings"
@@ -149,15 +163,11 @@ def test_check_looks_for_rings(run: Run, tmp_path: Path, good: Path) -> None:
     assert 1 == result.exit_code
     assert "missing-ring" in run("check", good, "--keyrings", rings, "--json").stdout
 
-    def attls(*words: str) -> None:
-        done = CliRunner().invoke(main, [*words, "--keyrings", str(rings)])
-        assert 0 == done.exit_code, done.output
-
-    attls("cert", "create-ca", "--label", "CA", "--cn", "CA")
-    attls("cert", "issue", "--owner", "WEB", "--label", "SOON", "--cn", "web", "--sign-with", "CA", "--days", "5")
-    attls("keyring", "create", "WEB/RING")
+    keep(rings, "cert create-ca --label CA --cn CA")
+    keep(rings, "cert issue --owner WEB --label SOON --cn web --sign-with CA --days 5")
+    keep(rings, "keyring create WEB/RING")
     assert "missing-label" in run("check", good, "--keyrings", rings, "--json").stdout
-    attls("keyring", "connect", "WEB/RING", "--owner", "WEB", "--label", "SOON", "--default")
+    keep(rings, "keyring connect WEB/RING --owner WEB --label SOON --default")
     result = run("check", good, "--keyrings", rings, "--json")
     assert 0 == result.exit_code
     assert ["expires-soon"] == [finding["code"] for finding in json.loads(result.stdout)["diagnostics"]]
@@ -166,13 +176,8 @@ def test_check_looks_for_rings(run: Run, tmp_path: Path, good: Path) -> None:
 def test_check_sees_that_a_key_fits_no_cipher(run: Run, tmp_path: Path, good: Path) -> None:
     """An ECDSA key with nothing but RSA suites agrees with nobody; one suite for it, or TLS 1.3, is enough."""
     rings = tmp_path / "rings"
-    for words in (
-        "cert create-ca --label CA --cn CA",
-        "cert issue --owner WEB --label W --cn web --sign-with CA --days 90 --key-type ecdsa-p256",
-        "keyring create WEB/RING",
-        "keyring connect WEB/RING --owner WEB --label W --default",
-    ):
-        assert 0 == CliRunner().invoke(main, [*words.split(), "--keyrings", str(rings)]).exit_code
+    for words in ECDSA_RING:
+        keep(rings, words)
     text = good.read_text()
     for ciphers, expected in (("C030009D", ["cannot-meet"]), ("C030C02C", []), ("C0301301", [])):
         parms = f"  TTLSCipherParms\n  {{\n    V3CipherSuites4Char {ciphers}\n  }}\n"
@@ -185,15 +190,9 @@ def test_check_sees_that_a_key_fits_no_cipher(run: Run, tmp_path: Path, good: Pa
 def test_check_looks_at_what_revocation_needs(run: Run, tmp_path: Path, good: Path) -> None:
     """A key that cannot sign as told, nothing to staple, and a list that ended: an error where it refuses clients."""
     rings = tmp_path / "rings"
-    for words in (
-        "cert create-ca --label CA --cn CA",
-        "cert issue --owner WEB --label W --cn web --sign-with CA --days 90 --key-type ecdsa-p256",
-        "keyring create WEB/RING",
-        "keyring connect WEB/RING --owner WEB --label W --default",
-        f"cert crl --label CA --days 1 --out {tmp_path}/ca.crl",
-        f"cert import-crl {tmp_path}/ca.crl",
-    ):
-        assert 0 == CliRunner().invoke(main, [*words.split(), "--keyrings", str(rings)]).exit_code
+    lists = (f"cert crl --label CA --days 1 --out {tmp_path}/ca.crl", f"cert import-crl {tmp_path}/ca.crl")
+    for words in (*ECDSA_RING, *lists):
+        keep(rings, words)
     ocsp = "TTLSGskOcspParms\n{\nOcspServerStapling EndEntity\nOcspRequestSigkeylabel W\nOcspRequestSigalg PAIR\n}\n"
     block = f"  TTLSGskAdvancedParms\n{{\nRevocationSecurityLevel LEVEL\n{ocsp}}}\n"
     text = good.read_text().replace("  HandshakeRole Server\n", f"  HandshakeRole ServerWithClientAuth\n{block}")
@@ -206,10 +205,7 @@ def test_check_looks_at_what_revocation_needs(run: Run, tmp_path: Path, good: Pa
 
     assert {"no-authority": "warning", "nothing-to-staple": "warning"} == found("Medium", "0403", 0)
     assert "error" == found("Medium", "0401", 0)["cannot-sign"]
-    connected = CliRunner().invoke(
-        main, f"keyring connect WEB/RING --owner CERTAUTH --label CA --keyrings {rings}".split()
-    )
-    assert 0 == connected.exit_code
+    keep(rings, "keyring connect WEB/RING --owner CERTAUTH --label CA")
     assert {} == found("Medium", "0403", 0)
     assert {"useless-list": "error"} == found("Medium", "0403", 2)
     assert {"useless-list": "warning"} == found("Low", "0403", 2)
