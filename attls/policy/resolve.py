@@ -94,7 +94,9 @@ class Suggestions:
             self._left -= 1
             if self._left <= 0:
                 break
-        found = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
+        found = [word.lower().removesuffix(".0")]  # TLSv1.0, as everybody else calls it
+        if found[0] not in known:
+            found = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
         return f"did you mean '{known[found[0]]}'?" if found else None
 
 
@@ -238,6 +240,10 @@ class Resolver:
             added = value if isinstance(value, tuple) else (value,)
             # The first instance of a repeated element counts.
             block.values[key] = known + tuple(item for item in added if item not in known)
+            if parameter.kind is Kind.CLIENT_GROUPS and "Any" in block.values[key] and len(block.values[key]) > 1:
+                self.findings.error(
+                    line, "contradiction", f"{parameter.name} Any cannot be combined with other curves", word=1
+                )
             return
         if parameter.slot or parameter.name in block.coded:
             self._check_slot(line, parameter, block)
@@ -847,6 +853,8 @@ def _level_hint(places: tuple[str, ...], where: str) -> str | None:
         levels.append("TTLSEnvironmentAction")
     if any("Connection" in place or place in ("TTLSCipherParms", "TTLSSignatureParms") for place in places):
         levels.append("TTLSConnectionAction")
+    if any("Group" in place for place in places):
+        levels.insert(0, "TTLSGroupAction")
     if not levels or "Action" not in where or where in places:
         return None
     blocks = " or ".join(place for place in places if "Parms" in place)
