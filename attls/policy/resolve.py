@@ -239,8 +239,9 @@ class Resolver:
             assert isinstance(known, tuple)
             added = value if isinstance(value, tuple) else (value,)
             # The first instance of a repeated element counts.
-            block.values[key] = known + tuple(item for item in added if item not in known)
-            if parameter.kind is Kind.CLIENT_GROUPS and "Any" in block.values[key] and len(block.values[key]) > 1:
+            listed = known + tuple(item for item in added if item not in known)
+            block.values[key] = listed
+            if parameter.kind is Kind.CLIENT_GROUPS and "Any" in listed and len(listed) > 1:
                 self.findings.error(
                     line, "contradiction", f"{parameter.name} Any cannot be combined with other curves", word=1
                 )

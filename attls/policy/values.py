@@ -154,8 +154,10 @@ def _address(text: str, parameter: Parameter) -> ipaddress.IPv4Address | ipaddre
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        hint = "an address stands here without brackets" if text[0:1] == "[" else None
-        raise BadValue(f"{parameter.name} '{text[:60]}' is not an IP address", hint=hint, code="bad-address") from None
+        brackets = "an address stands here without brackets" if text[0:1] == "[" else None
+        raise BadValue(
+            f"{parameter.name} '{text[:60]}' is not an IP address", hint=brackets, code="bad-address"
+        ) from None
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id:
             raise BadValue(f"{parameter.name} '{text}': an address in a policy has no zone", code="bad-address")
@@ -299,8 +301,13 @@ def _empty_label(parameter: Parameter, words: list[str]) -> Parsed:
     return words[0], 1
 
 
+def is_host(text: str) -> bool:
+    """Say whether `text` can stand where a policy wants a host name, which may begin with `*.`, or an address."""
+    return len(text) <= 255 and _HOST.fullmatch(text) is not None
+
+
 def _host(parameter: Parameter, words: list[str]) -> Parsed:
-    if len(words[0]) > 255 or not _HOST.fullmatch(words[0]):
+    if not is_host(words[0]):
         raise BadValue(f"{parameter.name} '{words[0][:60]}' is not a host name")
     return words[0], 1
 
