@@ -417,7 +417,7 @@ _AT_BOTH_LEVELS = (
     Parameter(
         "ServerHandshakeSNIList",
         Kind.NAME_AND_LABEL,
-        "A name and the label of its certificate, one pair a line.",
+        "A name and the label of its certificate, one pair a line; `*.` before a name stands for one label.",
         many=True,
         since="V2R2",
     ),

@@ -319,11 +319,15 @@ class Environment:
         if settings.server_sni_demand is not Demand.OFF:
             if client.server_name is None and settings.server_sni_demand is Demand.REQUIRED:
                 raise Refusal(errors.NO_SERVER_NAME, MISSING_EXTENSION)
-            label = self._labels.get(client.server_name or "")
+            label = self._label_for(client.server_name or "")
             if label is None and client.server_name is not None and settings.server_sni_match_required:
                 raise Refusal(errors.UNKNOWN_SERVER_NAME, UNRECOGNIZED_NAME, f"asked for {client.server_name}")
         new = SSL.TLS1_3_VERSION in client.versions and Protocol.TLSV1_3 in self._usable
         return self._context_for(label, older=self._has_two_lists and not new)
+
+    def _label_for(self, name: str) -> str | None:
+        # A name of the list may stand for one level of names (RFC 6125 section 6.4.3); the name itself counts more.
+        return self._labels.get(name) or self._labels.get(f"*.{name.partition('.')[2]}")
 
     def _groups(self, *, older: bool) -> str | None:
         settings = self.settings

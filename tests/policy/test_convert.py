@@ -171,7 +171,7 @@ def test_places_by_name(tmp_path: Path) -> None:
 
 
 def test_services_that_add_a_server_name(tmp_path: Path) -> None:
-    """`sni = service:name` becomes a certificate of that service, chosen by the name; one program serves all of them."""
+    """`sni = service:name` becomes a certificate of that service, chosen by name; one program serves them all."""
     text = "[web]\naccept = 443\ncert = a.pem\n[two]\nsni = web:*.example.com\nconnect = 81\ncert = b.pem\n"
     converted, rules = convert(tmp_path, text)
     assert ["web"] == list(rules)

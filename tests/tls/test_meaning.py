@@ -173,6 +173,18 @@ def test_the_name_chooses_the_certificate(version: ssl.TLSVersion, piece: int) -
         assert {name.lower()} == meet(environment, client_context(version), name=name, piece=piece).certificate
 
 
+def test_a_name_of_the_list_may_stand_for_many() -> None:
+    """`*.test` in ServerHandshakeSNIList fits one level of names, and a name that is written out counts more."""
+    pairs = (("*.test", "other.test"), ("server.test", "server.test"))
+    environment = server("server.test", "other.test", server_sni=pairs, server_sni_demand=Demand.OPTIONAL)
+    for name, expected in (("server.test", "server.test"), ("other.test", "other.test")):
+        assert {expected} == meet(environment, client_context(), name=name).certificate
+    strict = server(
+        "other.test", server_sni=pairs[:1], server_sni_demand=Demand.OPTIONAL, server_sni_match_required=True
+    )
+    assert errors.UNKNOWN_SERVER_NAME is meet(strict, client_context(), name="a.other.test").reason
+
+
 @VERSIONS
 def test_a_client_without_a_name_is_refused_where_one_is_required(version: ssl.TLSVersion) -> None:
     """ServerHandshakeSNI Required; Optional shows the default certificate."""
