@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from attls.model import Address, AddressRange, Conditions, Direction, Owner, TimeCondition, Verdict
-from attls.policy import PolicySet, Rule
+from attls.policy import PolicySet, Rule, times
 from attls.policy.language import Value
 from attls.policy.match import Question, addresses_text, ports_text
 from attls.policy.show import as_value
@@ -24,7 +24,7 @@ from attls.policy.values import merge_addresses, merge_ports
 
 # Names of actions and instance numbers are how a policy is organised, not what it does.
 _NOT_A_CHANGE = ("Trace", "SyslogFacility", "CtraceClearText")
-_Rules = tuple[str | None, str | None]  # the rule before and the rule after
+_Rules = tuple[tuple[str | None, ...], tuple[str | None, ...]]  # those before and those after
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +52,25 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
         for cell in _cells(replace(rule.conditions, directions=frozenset({direction})), edges):
             question, owner = witness(cell, direction)
             before, after = _ruling_of(old, question, owner), _ruling_of(new, question, owner)
-            key = (before.verdict.rule, after.verdict.rule)
+            key = (_names(before), _names(after))
             outcomes.setdefault(key, []).append(cell)
             rulings[key] = (before, after)
         for key, cells in outcomes.items():
             before, after = rulings[key]
-            # The times of a rule are part of what it does, though not of which connections it is about.
-            same_settings = (before.verdict.settings, before.verdict.tls == "on") == (
-                after.verdict.settings,
-                after.verdict.tls == "on",
-            )
-            if same_settings and before.times == after.times:
+            if _outcomes(before) == _outcomes(after):
                 continue
             for conditions in _joined(cells):
                 connections = describe(conditions, direction)
                 if connections in told:
                     continue
                 told.add(connections)
-                parameters = {} if same_settings else _differences(old, before.verdict, new, after.verdict)
                 yield Change(
                     connections,
                     _in_words(before),
                     _in_words(after),
-                    parameters,
-                    before.verdict.rule,
-                    after.verdict.rule,
+                    next(filter(None, _all_differences(old, before, new, after)), {}),
+                    before[0].verdict.rule,
+                    after[0].verdict.rule,
                 )
 
 
@@ -128,18 +122,47 @@ def _rules_of_both(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direc
 
 
 @dataclass(frozen=True, slots=True)
-class _Ruling:
+class _Step:
+    # What a connection gets at some times, or always where there are none.
     verdict: Verdict
-    times: tuple[TimeCondition, ...]
+    times: tuple[TimeCondition, ...] = ()
+
+    @property
+    def outcome(self) -> tuple[object, bool]:
+        return self.verdict.settings, self.verdict.tls == "on"
+
+
+_Ruling = tuple[_Step, ...]  # in search order; the last one holds at all times
 
 
 def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
-    # Whatever the hour: the first rule that could ever apply, and when it does.
-    found = policy.matcher.find_all(question, owner, None, before=len(policy.rules))
-    if not found:
-        return _Ruling(Verdict(), ())
-    rule = policy.rules[found[0]]
-    return _Ruling(rule.verdict, rule.conditions.times)
+    # Whatever the hour: the rules that apply at some time, up to the first that always does.
+    steps: list[_Step] = []
+    for index in policy.matcher.find_all(question, owner, None, before=len(policy.rules)):
+        rule = policy.rules[index]
+        steps.append(_Step(rule.verdict, rule.conditions.times))
+        if not rule.conditions.times:
+            break
+    else:
+        steps.append(_Step(Verdict()))
+    # A rule that says at times what would hold anyway says nothing.
+    kept = [steps.pop()]
+    while steps:
+        step = steps.pop()
+        if step.outcome != kept[0].outcome:
+            kept.insert(0, step)
+        elif len(kept) > 1:  # two rules for one thing, each at its times
+            kept[0] = replace(step, times=step.times + kept[0].times)
+    return tuple(kept)
+
+
+def _names(ruling: _Ruling) -> tuple[str | None, ...]:
+    return tuple(step.verdict.rule for step in ruling)
+
+
+def _outcomes(ruling: _Ruling) -> list[tuple[object, ...]]:
+    # The times of a rule are part of what it does, though not of which connections it is about.
+    return [(*step.outcome, step.times) for step in ruling]
 
 
 def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
@@ -208,7 +231,11 @@ def _joined(cells: list[Conditions]) -> list[Conditions]:
 
 
 def _in_words(ruling: _Ruling) -> str:
-    verdict = ruling.verdict
+    return ", else ".join(_step_in_words(step) for step in ruling)
+
+
+def _step_in_words(step: _Step) -> str:
+    verdict = step.verdict
     if verdict.rule is None:
         text = "in the clear (no rule)"
     elif verdict.settings is None:
@@ -216,7 +243,15 @@ def _in_words(ruling: _Ruling) -> str:
     else:
         settings = verdict.settings
         text = f"TLS as {settings.role.value} with key ring {settings.keyring or '(none)'} (rule {verdict.rule})"
-    return f"{text}, at times" if ruling.times else text
+    return f"{text} {times.in_words(step.times)}" if step.times else text
+
+
+def _all_differences(
+    old: PolicySet, before: _Ruling, new: PolicySet, after: _Ruling
+) -> Iterator[dict[str, tuple[object, object]]]:
+    for was, will_be in zip(before, after, strict=False):
+        if was.outcome != will_be.outcome:
+            yield _differences(old, was.verdict, new, will_be.verdict)
 
 
 def _differences(old: PolicySet, before: Verdict, new: PolicySet, after: Verdict) -> dict[str, tuple[object, object]]:

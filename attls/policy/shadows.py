@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import islice, product
 
 from attls.model import Address, AddressRange, Conditions, Direction, Owner, PortRange, TimeCondition
+from attls.policy import times
 from attls.policy.match import Matcher, Question, wildcard
 from attls.policy.rules import Rule
 
@@ -111,7 +112,14 @@ def _owners_and_times_cover(wider: Conditions, narrower: Conditions) -> bool:
     return (
         _pattern_covers(wider.job, narrower.job)
         and _pattern_covers(wider.user, narrower.user)
-        and (not wider.times or wider.times == narrower.times or TimeCondition() in wider.times)
+        and (
+            not wider.times
+            or any(condition == TimeCondition() for condition in wider.times)
+            or (
+                bool(narrower.times)
+                and all(any(times.covers(mine, theirs) for mine in wider.times) for theirs in narrower.times)
+            )
+        )
     )
 
 

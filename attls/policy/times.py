@@ -7,13 +7,19 @@ that crosses midnight belongs to the day on which it starts, so Friday 22:00-02:
 from __future__ import annotations
 
 import calendar
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from attls.model import TimeCondition
 
 _DAY = 24 * 60
 _ALWAYS = TimeCondition()
+_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+_NUMBERS = tuple(str(number) for number in range(1, 32))
 
 
 def local(moment: datetime) -> datetime:
@@ -44,6 +50,26 @@ def any_active(conditions: Iterable[TimeCondition], now: datetime) -> bool:
     """Say whether a rule with these alternatives is in force; a rule without any always is."""
     conditions = tuple(conditions)
     return not conditions or any(active(condition, now) for condition in conditions)
+
+
+def in_words(conditions: Iterable[TimeCondition]) -> str:
+    """Say when a rule with these alternatives is in force."""
+    return " or ".join(_in_words(condition) for condition in conditions)
+
+
+def covers(wider: TimeCondition, narrower: TimeCondition) -> bool:
+    """Say whether `wider` holds whenever `narrower` does, judging part by part: False where that is not enough."""
+    masks = ("months", "weekdays", "days_from_first", "days_from_last")
+    return (
+        all(
+            mine or not theirs
+            for mask in masks
+            for mine, theirs in zip(getattr(wider, mask), getattr(narrower, mask), strict=True)
+        )
+        and all(any(_within(window, other) for other in wider.daily) for window in narrower.daily)
+        and (wider.begins is None or (narrower.begins is not None and wider.begins <= narrower.begins))
+        and (wider.ends is None or (narrower.ends is not None and narrower.ends <= wider.ends))
+    )
 
 
 def next_change(conditions: Iterable[TimeCondition], now: datetime, *, within_days: int = 8) -> datetime | None:
@@ -77,6 +103,49 @@ def can_be_active(condition: TimeCondition) -> bool:
                     return True
         day += timedelta(days=1)
     return False
+
+
+def _within(window: tuple[int, int], other: tuple[int, int]) -> bool:
+    # Whether a daily window lies in another; one that crosses midnight lasts into the next day.
+    (start, end), (first, last) = window, other
+    return first <= start and (end if end > start else end + _DAY) <= (last if last > first else last + _DAY)
+
+
+def _in_words(condition: TimeCondition) -> str:
+    parts = []
+    if condition.daily != _ALWAYS.daily:
+        windows = (f"{_clock(start)}-{_clock(end)}" for start, end in condition.daily)
+        parts.append(f"at {' and '.join(windows)}")
+    if not all(condition.weekdays):
+        parts.append(f"on {_listed(condition.weekdays, _WEEKDAYS)}")
+    if not all(condition.days_from_first) and not all(condition.days_from_last):
+        days = []
+        if any(condition.days_from_first):
+            days.append(f"day {_listed(condition.days_from_first, _NUMBERS)} of the month")
+        if any(condition.days_from_last):
+            days.append(f"day {_listed(condition.days_from_last, _NUMBERS)} from the end of the month")
+        parts.append(f"on {' or '.join(days) or 'no day'}")
+    if not all(condition.months):
+        parts.append(f"in {_listed(condition.months, _MONTHS)}")
+    if condition.begins is not None and condition.ends is not None:
+        parts.append(f"from {condition.begins:%Y-%m-%d %H:%M:%S} to {condition.ends:%Y-%m-%d %H:%M:%S}")
+    return " ".join(parts) or "at all times"
+
+
+def _listed(mask: Sequence[bool], names: Sequence[str]) -> str:
+    # Neighbours that are set become a range.
+    runs: list[list[str]] = []
+    for number, name in enumerate(names):
+        if mask[number]:
+            if number and mask[number - 1]:
+                runs[-1][1:] = [name]
+            else:
+                runs.append([name])
+    return ", ".join("-".join(run) for run in runs) or "none"
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
 def _day_fits(condition: TimeCondition, day: datetime) -> bool:

@@ -32,6 +32,10 @@ def rule(name: str, *lines: str, group: str = "on") -> str:
     return f"TTLSRule {name}\n{{\n{body}\n}}\n"
 
 
+def at(*lines: str) -> tuple[str, ...]:
+    return ("IpTimeCondition", "{", *lines, "}")
+
+
 def compare(tmp_path: Path, old: str, new: str) -> list[Change]:
     loaded = []
     for name, text in (("old", old), ("new", new)):
@@ -85,11 +89,29 @@ def test_a_deleted_rule_says_what_is_lost(tmp_path: Path) -> None:
 
 
 def test_times_are_a_change(tmp_path: Path) -> None:
-    """A rule that is in force only at times from now on has changed."""
+    """A rule that is in force only at times from now on has changed, and so has one whose times are others."""
     old = SHARED + rule("r", "LocalPortRange 1")
-    new = SHARED + rule("r", "LocalPortRange 1", "IpTimeCondition", "{", "TimeOfDayRange 01:00-02:00", "}")
-    (change,) = compare(tmp_path, old, new)
-    assert change.after.endswith(", at times")
+    night, evening = (at(f"TimeOfDayRange {hours}") for hours in ("01:00-02:00", "20:00-02:00"))
+    (change,) = compare(tmp_path, old, SHARED + rule("r", "LocalPortRange 1", *night))
+    server = "TLS as Server with key ring A/B (rule r)"
+    assert (server, f"{server} at 01:00-02:00, else in the clear (no rule)") == (change.before, change.after)
+    texts = [SHARED + rule("r", "LocalPortRange 1", *times) for times in (night, evening)]
+    (change,) = compare(tmp_path, *texts)
+    assert f"{server} at 20:00-02:00, else in the clear (no rule)" == change.after
+
+
+def test_what_stands_behind_a_rule_with_times_counts(tmp_path: Path) -> None:
+    """Outside the times of a rule the next one decides: losing it is a change, one that does the same is none."""
+    timed = SHARED + rule("a", "LocalPortRange 1", "Priority 2", *at("DayOfWeekMask 0111110"))
+    always = rule("b", "LocalPortRange 1")
+    (change,) = compare(tmp_path, SHARED + rule("b", "LocalPortRange 1"), timed)
+    assert change.after.endswith("(rule a) on Monday-Friday, else in the clear (no rule)")
+    (change,) = compare(tmp_path, timed + rule("b", "LocalPortRange 1", group="off"), timed + always)
+    assert change.before.endswith("(rule a) on Monday-Friday, else in the clear (rule b, TTLSEnabled Off)")
+    assert [] == compare(tmp_path, timed + always, SHARED + always)
+    second = rule("c", "LocalPortRange 1", *at("DayOfWeekMask 1000000"))
+    (change,) = compare(tmp_path, timed, timed + second)
+    assert "on Monday-Friday or on Sunday, else in the clear" in change.after
 
 
 def test_instances_are_a_change(tmp_path: Path) -> None:

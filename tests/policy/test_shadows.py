@@ -61,13 +61,16 @@ def test_covering_is_never_contradicted(
 
 
 def test_times_decide_covering() -> None:
-    """A rule that is in force only sometimes covers nothing but a rule of the same times."""
+    """A rule that is in force only sometimes covers nothing but a rule of the same times, or of fewer."""
     night = (TimeCondition(daily=((0, 60),)),)
     always = Conditions(frozenset(Direction))
     sometimes = Conditions(frozenset(Direction), times=night)
     assert covers(always, sometimes)
     assert covers(sometimes, sometimes)
     assert not covers(sometimes, always)
+    sundays = TimeCondition(daily=((0, 30),), weekdays=(True, *(False,) * 6))
+    assert covers(sometimes, Conditions(frozenset(Direction), times=(sundays,)))
+    assert not covers(sometimes, Conditions(frozenset(Direction), times=(sundays, TimeCondition(daily=((50, 70),)))))
 
 
 @given(some_conditions, some_conditions)

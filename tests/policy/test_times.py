@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attls.model import TimeCondition
-from attls.policy.times import active, any_active, can_be_active, local, next_change
+from attls.policy.times import active, any_active, can_be_active, covers, in_words, local, next_change
 
 NONE = (False,) * 31
 FRIDAY = datetime(2026, 7, 31, 23, 0)  # the last day of its month
@@ -99,6 +100,36 @@ def test_nothing_changes_before_the_next_change(alternatives: list[TimeCondition
         assert state == any_active(alternatives, moment)
     if change is not None:
         assert state != any_active(alternatives, change)
+
+
+@given(conditions, conditions, st.integers(0, 10**6))
+def test_covering_is_never_contradicted(wider: TimeCondition, narrower: TimeCondition, minute: int) -> None:
+    """If one condition covers another, it holds whenever the other does; and every condition covers itself."""
+    assert covers(narrower, narrower)
+    both = replace(wider, weekdays=narrower.weekdays, daily=narrower.daily, days_from_first=narrower.days_from_first)
+    moment = FRIDAY + timedelta(minutes=minute)
+    for one in (wider, both):
+        if covers(one, narrower) and active(narrower, moment):
+            assert active(one, moment)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (TimeCondition(), "at all times"),
+        (TimeCondition(weekdays=week("0111110")), "on Monday-Friday"),
+        (TimeCondition(weekdays=week("1000011"), daily=((360, 1200), (1320, 60))), "at 06:00-20:00 and 22:00-01:00 "
+         "on Sunday, Friday-Saturday"),
+        (TimeCondition(months=week("111000000001")), "in January-March, December"),
+        (TimeCondition(days_from_first=(True, True, *NONE[2:]), days_from_last=NONE), "on day 1-2 of the month"),
+        (TimeCondition(days_from_first=NONE, days_from_last=(True, *NONE[1:])), "on day 1 from the end of the month"),
+        (TimeCondition(days_from_first=NONE, days_from_last=NONE), "on no day"),
+        (TimeCondition(begins=FRIDAY, ends=FRIDAY), "from 2026-07-31 23:00:00 to 2026-07-31 23:00:00"),
+    ],
+)  # fmt: skip
+def test_conditions_in_words(condition: TimeCondition, expected: str) -> None:
+    """Masks and windows are said the way people say them."""
+    assert expected == in_words([condition])
 
 
 def test_rules_that_can_never_be_in_force() -> None:
