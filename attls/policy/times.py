@@ -59,17 +59,25 @@ def in_words(conditions: Iterable[TimeCondition]) -> str:
 
 def covers(wider: TimeCondition, narrower: TimeCondition) -> bool:
     """Say whether `wider` holds whenever `narrower` does, judging part by part: False where that is not enough."""
-    masks = ("months", "weekdays", "days_from_first", "days_from_last")
+    if wider == narrower:
+        return True
+    # What is quickly compared comes first: whoever looks for shadows asks this of very many pairs.
     return (
-        all(
-            mine or not theirs
-            for mask in masks
-            for mine, theirs in zip(getattr(wider, mask), getattr(narrower, mask), strict=True)
-        )
-        and all(any(_within(window, other) for other in wider.daily) for window in narrower.daily)
-        and (wider.begins is None or (narrower.begins is not None and wider.begins <= narrower.begins))
+        (wider.begins is None or (narrower.begins is not None and wider.begins <= narrower.begins))
         and (wider.ends is None or (narrower.ends is not None and narrower.ends <= wider.ends))
+        and _has_all(wider.weekdays, narrower.weekdays)
+        and _has_all(wider.months, narrower.months)
+        and _has_all(wider.days_from_first, narrower.days_from_first)
+        and _has_all(wider.days_from_last, narrower.days_from_last)
+        and (
+            wider.daily == narrower.daily
+            or all(any(_within(window, other) for other in wider.daily) for window in narrower.daily)
+        )
     )
+
+
+def _has_all(mask: Sequence[bool], other: Sequence[bool]) -> bool:
+    return mask == other or all(mine or not theirs for mine, theirs in zip(mask, other, strict=True))
 
 
 def next_change(conditions: Iterable[TimeCondition], now: datetime, *, within_days: int = 8) -> datetime | None:
@@ -86,23 +94,37 @@ def next_change(conditions: Iterable[TimeCondition], now: datetime, *, within_da
 
 
 def can_be_active(condition: TimeCondition) -> bool:
-    """Say whether there is any moment at all at which `condition` holds, looking at whole days."""
+    """Say whether there is any moment at all at which `condition` holds."""
     # The calendar repeats every 28 years within a century. Moments near the ends of time are brought to where
     # they can be calculated with.
     begins = min(max(condition.begins or datetime(2000, 1, 1), datetime(1900, 1, 1)), datetime(9960, 1, 1))
     ends = min(condition.ends or datetime.max, begins + timedelta(days=366 * 28))
-    if not condition.daily:
-        return False
-    day = begins.replace(hour=0, minute=0, second=0) - timedelta(days=1)
-    while day <= ends:
-        if _day_fits(condition, day):
+    first = begins.replace(hour=0, minute=0, second=0) - timedelta(days=1)  # a window may have begun the day before
+    dates = {leap: _dates(condition, leap=leap) for leap in (False, True)}
+    for year in range(first.year, ends.year + 1):
+        for month, number in dates[calendar.isleap(year)]:
+            day = datetime(year, month, number)
+            if day > ends:
+                return False
+            if day < first or not condition.weekdays[(day.weekday() + 1) % 7]:
+                continue
             for start, end in condition.daily:
                 opens = day + timedelta(minutes=start)
                 closes = day + timedelta(minutes=end if end > start else end + _DAY)
                 if opens <= ends and closes > begins:
                     return True
-        day += timedelta(days=1)
     return False
+
+
+def _dates(condition: TimeCondition, *, leap: bool) -> list[tuple[int, int]]:
+    # The months and days of a year that fit, weekdays aside.
+    found = []
+    for month in range(1, 13):
+        days = calendar.monthrange(2000 if leap else 2001, month)[1] if condition.months[month - 1] else 0
+        for day in range(1, days + 1):
+            if condition.days_from_first[day - 1] or condition.days_from_last[days - day]:
+                found.append((month, day))
+    return found
 
 
 def _within(window: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -174,6 +174,15 @@ def test_how_times_may_be_written(tmp_path: Path, line: str, expected: object) -
     assert expected == shown[line.split()[0]]
 
 
+def test_long_lists_keep_order_and_first_places(tmp_path: Path) -> None:
+    """A list of very many lines is read as fast as others, and what is repeated keeps its first place."""
+    names = [f"h{number}.example L{number}" for number in range(30_000)]
+    lines = "\n".join(f"ServerHandshakeSNIList {name}" for name in (*names, *reversed(names)))
+    block = f"TTLSEnvironmentAdvancedParms\n{{\nServerHandshakeSNI Optional\n{lines}\n}}\n"
+    loaded = policy.load(text_policy(tmp_path, SILENT.replace("HandshakeRole", f"{block}HandshakeRole")))
+    assert tuple(names) == loaded.effective(loaded.rules[0].verdict)["ServerHandshakeSNIList"]
+
+
 def test_words_that_look_meant_are_not_dropped_silently(tmp_path: Path) -> None:
     """A second cipher on one line, or a label with a blank, is ignored with a warning."""
     more = """HandshakeRole Server

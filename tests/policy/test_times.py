@@ -149,6 +149,13 @@ def test_rules_that_can_never_be_in_force() -> None:
     assert can_be_active(TimeCondition(begins=datetime(9999, 12, 31), ends=datetime(9999, 12, 31)))
 
 
+@given(conditions, st.integers(0, 3 * 366 * 24 * 60))
+def test_what_is_in_force_can_be(condition: TimeCondition, minute: int) -> None:
+    """A condition that holds at some moment is never said to hold at none."""
+    if active(condition, FRIDAY + timedelta(minutes=minute)):
+        assert can_be_active(condition)
+
+
 def test_a_moment_with_a_zone_is_turned_into_local_time() -> None:
     """Naive times are local already."""
     assert FRIDAY == local(FRIDAY)
