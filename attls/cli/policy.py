@@ -306,6 +306,11 @@ def _ruling(explanation: law.Explanation) -> str:
     # The last line of an explanation: what comes of it all.
     verdict = explanation.verdict
     if verdict.rule is None:
+        if any(step.reason.endswith("is not known") for step in explanation.trace):
+            return (
+                "no rule fits what is known: the connection stays in the clear, unless one fits when more is given "
+                "(--local, --remote, --user, --job)"
+            )
         return "no rule fits: the connection stays in the clear"
     if verdict.settings is None:
         return f"rule {verdict.rule} says TTLSEnabled Off: the connection stays in the clear"

@@ -129,7 +129,11 @@ class _Step:
 
     @property
     def outcome(self) -> tuple[object, bool]:
-        return self.verdict.settings, self.verdict.tls == "on"
+        return _outcome(self.verdict)
+
+
+def _outcome(verdict: Verdict) -> tuple[object, bool]:
+    return verdict.settings, verdict.tls == "on"
 
 
 _Ruling = tuple[_Step, ...]  # in search order; the last one holds at all times
@@ -145,15 +149,16 @@ def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
             break
     else:
         steps.append(_Step(Verdict()))
-    # A rule that says at times what would hold anyway says nothing.
-    kept = [steps.pop()]
-    while steps:
-        step = steps.pop()
-        if step.outcome != kept[0].outcome:
-            kept.insert(0, step)
-        elif len(kept) > 1:  # two rules for one thing, each at its times
-            kept[0] = replace(step, times=step.times + kept[0].times)
-    return tuple(kept)
+    # A rule that says at times what would hold anyway says nothing, and neighbours that say the same are one.
+    kept: list[tuple[Verdict, dict[TimeCondition, None]]] = [(steps.pop().verdict, {})]
+    for step in reversed(steps):
+        verdict, when = kept[-1]
+        if step.outcome != _outcome(verdict):
+            kept.append((step.verdict, dict.fromkeys(step.times)))
+        elif len(kept) > 1:
+            kept[-1] = (step.verdict, when)
+            when.update(dict.fromkeys(step.times))
+    return tuple(_Step(verdict, tuple(when)) for verdict, when in reversed(kept))
 
 
 def _names(ruling: _Ruling) -> tuple[str | None, ...]:
@@ -162,7 +167,7 @@ def _names(ruling: _Ruling) -> tuple[str | None, ...]:
 
 def _outcomes(ruling: _Ruling) -> list[tuple[object, ...]]:
     # The times of a rule are part of what it does, though not of which connections it is about.
-    return [(*step.outcome, step.times) for step in ruling]
+    return [(*step.outcome, frozenset(step.times)) for step in ruling]
 
 
 def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:

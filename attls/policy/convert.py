@@ -312,6 +312,7 @@ class _Writer:
         if (authorities := service.one("cafile")) is not None:
             yield f"#   attls cert import --owner CERTAUTH --label {ring[8:]}-CA {shlex.quote(authorities)}"
             yield f"#   attls keyring connect {ring} --owner CERTAUTH --label {ring[8:]}-CA --usage certauth"
+            yield "#   (of several authorities in that file, trust and connect each: attls cert list says their labels)"
 
     def _names_of_part(self, part: _Service, ring: str) -> _Part:
         # A service that only adds a name to another one: its certificate, chosen by the name that clients ask for.

@@ -304,6 +304,10 @@ def test_explain_does_not_guess(run: Run, good: Path) -> None:
     trace = document["trace"]
     assert isinstance(trace, list)
     assert "Userid WWW*: the user is not known" == trace[0]["reason"]
+    words = run("explain", good, "--direction", "inbound", "--local", "192.0.2.1:443").stdout.splitlines()[-1]
+    assert words.startswith("no rule fits what is known: the connection stays in the clear, unless")
+    words = run("explain", good, "--direction", "inbound", "--local", "192.0.2.1:1").stdout.splitlines()[-1]
+    assert "no rule fits: the connection stays in the clear" == words
 
 
 def test_explain_at_another_time(run: Run, good: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_stands_behind_a_rule_with_times_counts(tmp_path: Path) -> None:
     assert [] == compare(tmp_path, timed + always, SHARED + always)
     second = rule("c", "LocalPortRange 1", *at("DayOfWeekMask 1000000"))
     (change,) = compare(tmp_path, timed, timed + second)
-    assert "on Monday-Friday or on Sunday, else in the clear" in change.after
+    assert "on Sunday or on Monday-Friday, else in the clear" in change.after
 
 
 def test_instances_are_a_change(tmp_path: Path) -> None:
