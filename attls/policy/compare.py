@@ -46,12 +46,16 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
     """Yield what changes for the connections that some rule of either policy is about, in the new policy's order."""
     edges = _edges((*old.rules, *new.rules))
     told: set[str] = set()
-    for rule, direction in _rules_of_both(old, new):
+    left = _MOST_CELLS
+    for rule, direction in _rules_that_differ(old, new):
         outcomes: dict[_Rules, list[Conditions]] = {}
         rulings: dict[_Rules, tuple[_Ruling, _Ruling]] = {}
-        for cell in _cells(replace(rule.conditions, directions=frozenset({direction})), edges):
+        whole = replace(rule.conditions, directions=frozenset({direction}))
+        for cell in _cells(whole, edges, max(_FEW_CELLS, min(left, _MOST_CELLS_AT_ONCE))):
             question, owner = witness(cell, direction)
-            before, after = _ruling_of(old, question, owner), _ruling_of(new, question, owner)
+            before, looked = _ruling_of(old, question, owner)
+            after, looked_again = _ruling_of(new, question, owner)
+            left -= looked + looked_again
             key = (_names(before), _names(after))
             outcomes.setdefault(key, []).append(cell)
             rulings[key] = (before, after)
@@ -114,11 +118,17 @@ def witness(conditions: Conditions, direction: Direction) -> tuple[Question, Own
     )
 
 
-def _rules_of_both(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direction]]:
+def _rules_that_differ(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direction]]:
+    # Connections that no such rule is about meet the same rules in the same order as before.
+    def facts(rule: Rule) -> tuple[object, ...]:
+        return rule.name, rule.priority, rule.conditions, _outcome(rule.verdict)
+
+    same = set(map(facts, old.rules)).intersection(map(facts, new.rules))
     for policy in (new, old):
         for rule in policy.rules:
-            for direction in sorted(rule.conditions.directions, key=lambda item: item.value):
-                yield rule, direction
+            if facts(rule) not in same:
+                for direction in sorted(rule.conditions.directions, key=lambda item: item.value):
+                    yield rule, direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +149,16 @@ def _outcome(verdict: Verdict) -> tuple[object, bool]:
 _Ruling = tuple[_Step, ...]  # in search order; the last one holds at all times
 
 
-def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
-    # Whatever the hour: the rules that apply at some time, up to the first that always does.
+def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> tuple[_Ruling, int]:
+    # Whatever the hour: the rules that apply at some time, up to the first that always does; and how many were found.
+    first = policy.matcher.find(question, owner, None)
+    if first is None:
+        return (_Step(Verdict()),), 1
+    if not policy.rules[first].conditions.times:
+        return (_Step(policy.rules[first].verdict),), 1
     steps: list[_Step] = []
-    for index in policy.matcher.find_all(question, owner, None, before=len(policy.rules)):
+    found = policy.matcher.find_all(question, owner, None, before=len(policy.rules))
+    for index in found:
         rule = policy.rules[index]
         steps.append(_Step(rule.verdict, rule.conditions.times))
         if not rule.conditions.times:
@@ -158,7 +174,7 @@ def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
         elif len(kept) > 1:
             kept[-1] = (step.verdict, when)
             when.update(dict.fromkeys(step.times))
-    return tuple(_Step(verdict, tuple(when)) for verdict, when in reversed(kept))
+    return tuple(_Step(verdict, tuple(when)) for verdict, when in reversed(kept)), len(found)
 
 
 def _names(ruling: _Ruling) -> tuple[str | None, ...]:
@@ -179,7 +195,10 @@ def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
 # A rule's connections are cut where any other rule begins or ends, so that each piece has one outcome in each policy.
 
 _FACTS = ("local_ports", "remote_ports", "local_addresses", "remote_addresses")
-_MOST_PIECES = 12  # of one fact; a rule that is cut into more is looked at whole
+# Pieces that the rules of two policies are cut into: a rule of more is not cut by the facts that make it too many.
+_MOST_CELLS = 300_000  # in all; one counts as often as there are rules that fit it
+_MOST_CELLS_AT_ONCE = 20_000  # of one rule
+_FEW_CELLS = 12  # of each rule when those are used up
 _Edges = dict[str, list[tuple[int, int]]]
 
 
@@ -194,11 +213,11 @@ def _edges(rules: Iterable[Rule]) -> _Edges:
     return {fact: sorted(edges) for fact, edges in found.items()}
 
 
-def _cells(conditions: Conditions, edges: _Edges) -> list[Conditions]:
+def _cells(conditions: Conditions, edges: _Edges, most: int) -> list[Conditions]:
     cells = [conditions]
     for fact in _FACTS:
-        pieces = _pieces(getattr(conditions, fact), edges[fact])
-        if len(pieces) > 1 and len(pieces) * len(cells) <= _MOST_PIECES**2:
+        pieces = _pieces(getattr(conditions, fact), edges[fact], most // len(cells))
+        if len(pieces) > 1:
             cells = [_with(cell, {fact: (piece,)}) for cell in cells for piece in pieces]
     return cells
 
@@ -207,20 +226,21 @@ def _with(conditions: Conditions, facts: dict[str, Any]) -> Conditions:
     return replace(conditions, **facts)
 
 
-def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]]) -> list[Any]:
-    pieces = []
+def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]], most: int) -> list[Any]:
+    # Nothing where there would be more than `most`.
+    pieces: list[Any] = []
     for item in ranges:
         version = getattr(item, "version", 0)
         low = bisect_right(edges, (version, item.first))
         high = bisect_left(edges, (version, item.last + 1))
-        if high - low >= _MOST_PIECES:
+        if len(pieces) + high - low >= most:
             return []
         starts = [item.first, *(number for _, number in edges[low:high])]
         pieces += [
             replace(item, first=start, last=end - 1)
             for start, end in zip(starts, [*starts[1:], item.last + 1], strict=True)
         ]
-    return pieces if len(pieces) <= _MOST_PIECES else []
+    return pieces
 
 
 def _joined(cells: list[Conditions]) -> list[Conditions]:

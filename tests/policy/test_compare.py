@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attls import policy
+from attls.model import Direction, Owner
 from attls.policy.compare import Change, changes
+from attls.policy.match import Question
 
 SHARED = """
 TTLSGroupAction on
@@ -130,3 +137,42 @@ def test_only_the_part_that_changes_is_told(tmp_path: Path) -> None:
     hole = old + rule("hole", "LocalPortRange 50", "RemoteAddr 10.1.0.0/16", "Priority 2", group="off")
     (change,) = compare(tmp_path, old, hole)
     assert "inbound connections on local port 50 with remote address 10.1.0.0/16" == change.connections
+
+
+def test_a_rule_with_many_exceptions_is_looked_at_in_every_part(tmp_path: Path) -> None:
+    """However many other rules cut into a range, the part of it that changes is found."""
+    others = "".join(rule(f"port{port}", f"LocalPortRange {port}", "Priority 2", group="off") for port in range(9, 99))
+    old = SHARED + others + rule("wide", "LocalPortRange 1-65535")
+    (change,) = compare(tmp_path, old, SHARED + others + rule("wide", "LocalPortRange 1-60000"))
+    assert "inbound connections on local port 60001-65535" == change.connections
+    assert "in the clear (no rule)" == change.after
+
+
+some_rules = st.lists(
+    st.tuples(st.integers(1, 20), st.integers(0, 9), st.integers(1, 3), st.sampled_from(["on", "off"])), max_size=5
+).map(
+    lambda several: "".join(
+        rule(f"r{number}", f"LocalPortRange {first}-{first + more}", f"Priority {priority}", group=group)
+        for number, (first, more, priority, group) in enumerate(several)
+    )
+)
+
+
+@given(some_rules, some_rules)
+def test_what_changes_is_told_and_nothing_else(old: str, new: str) -> None:
+    """Something is told exactly where some connection gets something else."""
+    with TemporaryDirectory() as directory:
+        told = compare(Path(directory), SHARED + old, SHARED + new)
+        policies = [policy.load(Path(directory) / f"{name}.policy") for name in ("old", "new")]
+    for port in range(1, 31):
+        flow = Question(Direction.INBOUND, None, port, None, None)
+        before, after = (
+            loaded.explain(flow, Owner(), datetime(2026, 7, 31)).verdict.tls == "on" for loaded in policies
+        )
+        described = any(fits(change.connections, port) for change in told)
+        assert (before != after) == described
+
+
+def fits(connections: str, port: int) -> bool:
+    ranges = [piece.partition("-") for piece in connections.rpartition("port ")[2].split(", ")]
+    return any(int(first) <= port <= int(last or first) for first, _, last in ranges)
