@@ -514,7 +514,8 @@ class SecureRelay(Relay):
         self.finish_if_drained()
 
     def _shut_app(self) -> None:
-        shut(self.app)
+        if self.life.state is not State.CLOSED or not self.drained():  # else closing it says the same
+            shut(self.app)
         self.finish_if_drained()
 
     def drained(self) -> bool:
