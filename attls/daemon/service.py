@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -683,12 +683,18 @@ def reset(accepted: socket.socket) -> None:
     accepted.close()
 
 
+# What `Law.judge` knows verdicts by, but for the client's port; whatever else a rule may ask, it cannot tell.
+_TOLD = {"directions", "local_ports", "remote_ports", "local_addresses", "remote_addresses", "job", "user"}
+_UNTOLD = tuple(each.name for each in fields(Conditions) if each.name not in _TOLD)
+
+
 def repeating(conditions: Iterable[Conditions]) -> frozenset[Direction]:
-    """Return the directions in which no rule asks for the client's port or for the time."""
+    """Return the directions in which no rule asks for the client's port, the time, or what is not known here."""
     found = set(Direction)
     for each in conditions:
+        untold = any(getattr(each, name) for name in _UNTOLD)
         for direction in each.directions:
-            if each.times or (each.remote_ports if direction is Direction.INBOUND else each.local_ports):
+            if untold or (each.remote_ports if direction is Direction.INBOUND else each.local_ports):
                 found.discard(direction)
     return frozenset(found)
 
