@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from attls.daemon.switchboard import Switchboard
 
 ACCEPT_BATCH = 64
-MOST_VERDICTS = 4096
+MOST_VERDICTS = 4096  # kept for connections that no rule could tell apart
 BACK_OFF_SECONDS = 0.1
 RING_WAIT_SECONDS = 10.0
 REMEMBER_FAILURE_SECONDS = 5.0

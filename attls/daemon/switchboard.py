@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 0.01
 SETTLE_SECONDS = 0.001
 EXPIRE_SECONDS = 5.0
-MOST_WAITING = 512
+MOST_WAITING = 512  # connections whose entry waits until somebody asks
 
 _log = logging.getLogger("attls.control")
 
