@@ -20,6 +20,7 @@ from attls.model import (
     Owner,
     Protocol,
     Revocation,
+    without_gap,
 )
 from attls.policy import codes, times
 from attls.policy.language import EFFECTIVE, Value
@@ -32,6 +33,12 @@ from attls.policy.text import Statement
 # Pairs of rules that are compared for partial shadows before we stop looking: a second or two.
 _MOST_PAIRS = 1_000_000
 _PROTOCOL_SWITCHES = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_NAMES = {
+    Protocol.TLSV1: "TLSv1",
+    Protocol.TLSV1_1: "TLSv1.1",
+    Protocol.TLSV1_2: "TLSv1.2",
+    Protocol.TLSV1_3: "TLSv1.3",
+}
 _OF_SESSIONS = ("GSK_V3_SESSION_TIMEOUT", "GSK_V3_SIDCACHE_SIZE", "GSK_SESSION_TICKET_SERVER_TIMEOUT")
 
 
@@ -217,6 +224,17 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
             message = "lists only ciphers that the TLS library here does not have: nothing can be agreed on"
         elif usable <= {Protocol.TLSV1, Protocol.TLSV1_1} and not any(map(_fits_tls_1_0, negotiable)):
             message = "lists only ciphers that need TLS 1.2, which is switched off: nothing can be agreed on"
+    offered = without_gap(usable)
+    if settings.role is HandshakeRole.CLIENT and offered != usable:
+        left_out = ", ".join(_NAMES[protocol] for protocol in sorted(usable - offered))
+        resolver.findings.warning(
+            node,
+            "no-effect",
+            f"TTLSRule '{rule.name}': as a client it never uses {left_out}, because a version between those that are "
+            "on is off, and the TLS library here offers no gap",
+            word=1,
+            hint=f"code {left_out} Off" if len(usable - offered) == 1 else "switch them off, or the gap on",
+        )
     if message is not None:
         resolver.findings.warning(node, "cannot-meet", f"TTLSRule '{rule.name}' {message}", word=1)
 

@@ -237,6 +237,15 @@ def test_protocols_and_ciphers_that_cannot_meet(
     assert words in findings[0].message
 
 
+@pytest.mark.parametrize(("middle", "expected"), [("Off", ["no-effect"]), ("On", [])])
+def test_protocols_that_a_client_never_offers(tmp_path: Path, middle: str, expected: list[str]) -> None:
+    """With TLS 1.0 and 1.2 on and 1.1 off a client offers the newer part alone, and check says so."""
+    switches = ("TLSv1 On", f"TLSv1.1 {middle}", "TLSv1.2 On", "TLSv1.3 On", "HostReferenceIdDNS a.example")
+    findings = found(tmp_path, ACTIONS + client(*switches))
+    assert expected == codes(findings)
+    assert all("never uses TLSv1, because" in finding.message for finding in findings)
+
+
 def test_ciphers_that_nobody_here_has(tmp_path: Path) -> None:
     """A list of nothing but suites that are left out is no list at all."""
     advanced = ("TLSv1 Off", "TLSv1.1 Off", "TLSv1.2 On", "TLSv1.3 Off", "HostReferenceIdDNS a.example")

@@ -159,6 +159,29 @@ def test_server_certificate_labels_serve_both_kinds_of_keys(suite: str, kind: st
     assert kind in meet(environment, context).certificate
 
 
+# Protocols
+
+
+@pytest.mark.parametrize(
+    ("protocols", "expected"),
+    [
+        ({Protocol.TLSV1, Protocol.TLSV1_2, Protocol.TLSV1_3}, "TLSv1.3"),
+        ({Protocol.TLSV1, Protocol.TLSV1_1, Protocol.TLSV1_3}, "TLSv1.3"),
+        ({Protocol.TLSV1, Protocol.TLSV1_2}, "TLSv1.2"),
+    ],
+)
+def test_a_gap_between_protocols_leaves_a_client_the_newer_ones(protocols: set[Protocol], expected: str) -> None:
+    """The library by itself would offer the oldest alone, which is less than the policy asks for."""
+    meeting = meet(client(protocols=frozenset(protocols)), server_context())
+    assert (None, expected) == (meeting.reason, meeting.ours.get_protocol_version_name())
+
+
+def test_a_gap_counts_where_there_are_suites_above_it() -> None:
+    """A protocol whose list of suites is empty is off, so it makes nothing below it go away."""
+    environment = client(protocols=frozenset({Protocol.TLSV1_2, Protocol.TLSV1_3}), ciphers=("C02B",))
+    assert "TLSv1.2" == meet(environment, server_context()).ours.get_protocol_version_name()
+
+
 # Names
 
 
