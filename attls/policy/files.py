@@ -131,7 +131,7 @@ class Reader:
             self._findings.warning(
                 self._common,
                 "no-ttlsconfig",
-                f"{path} has no TTLSConfig, so on z/OS the stack would get no AT-TLS policy; the common one counts here "
+                f"{path} has no TTLSConfig, so on z/OS the stack would get no AT-TLS policy; here the common one counts "
                 "all the same",
                 hint="code TTLSConfig without a path there",
             )
