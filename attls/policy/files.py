@@ -131,8 +131,8 @@ class Reader:
             self._findings.warning(
                 self._common,
                 "no-ttlsconfig",
-                f"{path} has no TTLSConfig, so on z/OS the stack would get no AT-TLS policy; here the common one counts "
-                "all the same",
+                f"{path} has no TTLSConfig, so on z/OS the stack would get no AT-TLS policy; here the common one "
+                "counts all the same",
                 hint="code TTLSConfig without a path there",
             )
         for line in configured[:-1]:
