@@ -24,7 +24,7 @@ from attls.policy.values import merge_addresses, merge_ports
 
 # Names of actions and instance numbers are how a policy is organised, not what it does.
 _NOT_A_CHANGE = ("Trace", "SyslogFacility", "CtraceClearText")
-_Rules = tuple[tuple[str | None, ...], tuple[str | None, ...]]  # those before and those after
+_Rules = tuple[tuple[object, ...], tuple[object, ...]]  # those before and those after, with their times
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
             before, looked = _ruling_of(old, question, owner)
             after, looked_again = _ruling_of(new, question, owner)
             left -= looked + looked_again
-            key = (_names(before), _names(after))
+            key = (_rules_of(before), _rules_of(after))
             outcomes.setdefault(key, []).append(cell)
             rulings[key] = (before, after)
         for key, cells in outcomes.items():
@@ -177,8 +177,8 @@ def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> tuple[_Ru
     return tuple(_Step(verdict, tuple(when)) for verdict, when in reversed(kept)), len(found)
 
 
-def _names(ruling: _Ruling) -> tuple[str | None, ...]:
-    return tuple(step.verdict.rule for step in ruling)
+def _rules_of(ruling: _Ruling) -> tuple[object, ...]:
+    return tuple((step.verdict.rule, step.times) for step in ruling)
 
 
 def _outcomes(ruling: _Ruling) -> list[tuple[object, ...]]:

@@ -119,6 +119,10 @@ def test_what_stands_behind_a_rule_with_times_counts(tmp_path: Path) -> None:
     second = rule("c", "LocalPortRange 1", *at("DayOfWeekMask 1000000"))
     (change,) = compare(tmp_path, timed, timed + second)
     assert "on Sunday or on Monday-Friday, else in the clear" in change.after
+    wide = timed.replace("LocalPortRange 1\n", "LocalPortRange 1-3\n")
+    sundays = rule("c", "LocalPortRange 1-2", *at("DayOfWeekMask 1000000"))
+    (change,) = compare(tmp_path, wide, wide.replace("Priority 2", "Priority 3") + sundays)
+    assert "inbound connections on local port 1-2" == change.connections
 
 
 def test_instances_are_a_change(tmp_path: Path) -> None:
