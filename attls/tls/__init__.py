@@ -8,7 +8,7 @@ from OpenSSL.SSL import Error as EngineError
 from OpenSSL.SSL import SysCallError, WantReadError, ZeroReturnError
 
 from attls.tls.ciphers import identify
-from attls.tls.crossing import RECORD, best
+from attls.tls.crossing import RECORD, Turn, best
 from attls.tls.environment import Environment
 from attls.tls.hello import APPLICATION_DATA, looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
@@ -27,6 +27,7 @@ __all__ = [
     "Reply",
     "Staples",
     "SysCallError",
+    "Turn",
     "WantReadError",
     "ZeroReturnError",
     "best",
