@@ -29,8 +29,9 @@ PIECE = 64 * 1024  # what an engine is given at once: its buffer grows to that a
 SWITCH = "ATTLS_CROSSING"
 
 # What a turn has done: bytes received (0 at the end of the stream), bytes made of them, bytes of these that the other
-# socket has taken; an error of a socket is there as a negative number (-EAGAIN where nothing was to be received, 0 where
-# nothing could be sent). Then what the engine has raised; WantReadError says that it may have something to say itself.
+# socket has taken; in the place of the first or the third may be an error, as a negative number (-EAGAIN where nothing
+# was to be received; a socket that takes nothing has taken 0). Then what the engine has raised, if anything:
+# WantReadError says that it may have something to say by itself.
 Turn = tuple[int, int, int, SSL.Error | None]
 
 

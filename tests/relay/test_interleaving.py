@@ -26,8 +26,8 @@ from attls.relay import Reactor, secure
 from attls.relay.secure import SecureRelay
 from attls.tls import Environment
 from attls.tls.crossing import Compiled, Public
-from tests.tls.test_crossing import WAYS
 from tests.relay.street import TLS12, TLS13, ring, settings
+from tests.tls.test_crossing import WAYS
 
 DATA = random.Random(7).randbytes(1 << 20)
 PLENTY = 1 << 30
@@ -252,13 +252,11 @@ def carried(move: Callable[[], int]) -> int:
     return -1
 
 
-@SOCKET_CALL
 def receive(number: int, into: int, most: int, _flags: int) -> int:
     """The C library's recv, over the wire of that number."""
     return carried(lambda: WIRES[number].recv_into(memoryview((ctypes.c_char * most).from_address(into)).cast("B")))
 
 
-@SOCKET_CALL
 def send(number: int, start: int, count: int, _flags: int) -> int:
     """The C library's send, over the wire of that number."""
     return carried(lambda: WIRES[number].send(ctypes.string_at(start, count)))
@@ -268,8 +266,9 @@ def send(number: int, start: int, count: int, _flags: int) -> int:
 def by(kind: type[Public]) -> Iterator[None]:
     """Have the relay move its bytes by `kind`."""
     if kind is Compiled:
-        calls = [ctypes.cast(call, ctypes.c_void_p).value or 0 for call in (receive, send)]
-        crossing: Public = Compiled(secure._READ, sockets=(calls[0], calls[1]))
+        calls = SOCKET_CALL(receive), SOCKET_CALL(send)
+        at, there = (ctypes.cast(call, ctypes.c_void_p).value or 0 for call in calls)
+        crossing: Public = Compiled(secure._READ, sockets=(at, there))
     else:
         crossing = kind(secure._READ)
     with pytest.MonkeyPatch.context() as patch:

@@ -555,7 +555,7 @@ async def test_an_error_of_ours_ends_one_connection_only(
 
     def broken(self: secure.SecureRelay, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
         done = turn(self, net, app, engine)
-        if secure._made[:4] == b"boom":
+        if bytes(secure._made[:4]) == b"boom":
             raise RuntimeError("a bug")
         return done
 
