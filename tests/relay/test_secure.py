@@ -235,7 +235,7 @@ async def test_a_reader_that_sleeps_stops_the_writer_and_loses_nothing() -> None
             answer = await in_thread(talk, client_side.address)
             await client_side.ended()
             await server_side.ended()
-        assert [(answer, answer)] == near.results
+    assert [(answer, answer)] == near.results
 
 
 async def test_five_hundred_connections_at_once() -> None:
