@@ -91,7 +91,7 @@ static PyObject *turn(Py_ssize_t count, Py_ssize_t total, Py_ssize_t sent, int e
     return result;
 }
 
-/* Read the arguments of a turn: two descriptors, the three addresses of an engine in a bytes object, more numbers. */
+/* Read the arguments of a turn: the addresses of an engine's three parts in a bytes object, then `wanted` numbers. */
 static int arguments(PyObject *const *args, Py_ssize_t given, int numbers[], Py_ssize_t wanted, Engine *engine)
 {
     if (given != wanted + 1) {
@@ -242,7 +242,7 @@ static PyObject *create(PyTypeObject *type, PyObject *args, PyObject *names)
     self->piece = piece;
     self->receive = recv;
     self->send = send;
-    memcpy(&self->ssl_read, address, 6 * sizeof *address);
+    memcpy(&self->ssl_read, address, 6 * sizeof *address); /* the six members in their order */
     if (address[6] != NULL)
         memcpy(&self->receive, &address[6], sizeof *address);
     if (address[7] != NULL)

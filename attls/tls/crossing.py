@@ -25,7 +25,7 @@ from OpenSSL import SSL
 
 RECORD = 16384  # plain bytes in the largest TLS record (RFC 8446 section 5.1)
 OVERHEAD = 256  # more than header, padding and tag add to one record
-PIECE = 64 * 1024  # what an engine is given at once: its buffer grows to that and never shrinks
+PIECE = 32 * 1024  # what an engine is given at once: its buffer grows to that and never shrinks
 SWITCH = "ATTLS_CROSSING"
 
 # What a turn has done: bytes received (0 at the end of the stream), bytes made of them, bytes of these that the other
@@ -234,7 +234,8 @@ class Compiled(Direct):
         if found != types:
             raise TypeError(f"the TLS library's functions are {found}")
         self._address = lambda pointer: int(ffi.cast("uintptr_t", pointer))
-        self._turns = _crossing.Crossing(self.received, self.made, PIECE, (*map(self._address, functions), *sockets))
+        self._functions = (*map(self._address, functions), *sockets)
+        self._turns = _crossing.Crossing(self.received, self.made, PIECE, self._functions)
 
     def inward(self, net: socket.socket, app: socket.socket, engine: Any) -> Turn:
         """Read records from `net`, open them, and write the plain bytes to `app`."""
@@ -260,7 +261,7 @@ class Compiled(Direct):
         self._look_up(engine)
 
     def _look_up(self, engine: Any) -> bytes:
-        """Keep the addresses of an engine's parts with the engine itself: they are valid as long as it lives."""
+        """Keep the addresses of an engine's parts with the engine: nothing but `settle` replaces one while it lives."""
         parts = (engine._ssl, engine._into_ssl, engine._from_ssl)
         engine.addresses = addresses = struct.pack("@3P", *map(self._address, parts))
         return addresses

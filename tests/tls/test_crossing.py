@@ -37,6 +37,12 @@ def pair(protocols: frozenset[Protocol] = BOTH, *, controlled: bool = False) -> 
     return client, server
 
 
+def addresses(engine: Any) -> bytes:
+    """Return where the parts of a settled engine are."""
+    found: bytes = engine.addresses
+    return found
+
+
 @pytest.mark.parametrize("count", [1, RECORD, RECORD + 1, SIZE])
 @pytest.mark.parametrize("opening", WAYS)
 @pytest.mark.parametrize("sealing", WAYS)
@@ -82,6 +88,27 @@ def test_nothing_is_written_behind_the_buffer() -> None:
     with pytest.raises(IndexError):
         crossing.open(server, room - RECORD + 1)
     assert 4 == crossing.open(server, room - RECORD)
+
+
+def test_the_compiled_part_writes_nothing_behind_its_buffer() -> None:
+    """Where there is no room for a whole record it refuses; what is sealed and has no room waits for the next turn."""
+    from attls.tls import _crossing
+
+    client, server = pair()
+    crossing = Compiled(SIZE)
+    small = memoryview(bytearray(RECORD - 1))
+    turns = _crossing.Crossing(crossing.received, small, 1000, crossing._functions)
+    crossing.settle(client)
+    crossing.settle(server)
+    with sockets() as (program, app), sockets() as (net, far):
+        program.sendall(DATA[:RECORD])
+        assert (RECORD, RECORD - 1, RECORD - 1, None) == turns.outward(
+            addresses(client), app.fileno(), net.fileno(), 0, SIZE
+        )
+        program.sendall(b"x")
+        assert 1 == turns.outward(addresses(client), app.fileno(), net.fileno(), 0, SIZE)[0]
+        with pytest.raises(IndexError):
+            turns.inward(addresses(server), far.fileno(), app.fileno())
 
 
 @pytest.mark.parametrize("kind", WAYS)
