@@ -584,6 +584,7 @@ class TlsPhase(SecureRelay):
                     ending = error
                 except ZeroReturnError:
                     self.peer_stopped = True
+                    ending = WantReadError()  # whether the stream ends with it is not said yet
         except EngineError as error:
             ending = error
         self.unfed = bytes(_received[position:size])
