@@ -38,26 +38,32 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before the wheel is put together."""
-        beside = SOURCE.parent / NAME
         self._directory = tempfile.TemporaryDirectory(prefix="attls-build-")
         made = Path(self._directory.name) / NAME
         problem = compile_crossing(made)
+        if version == "editable":
+            problem = _replace(SOURCE.parent / NAME, made) or problem
+        elif problem is None:
+            build_data["force_include"][str(made)] = f"attls/tls/{NAME}"
         if problem is not None:
-            if version == "editable":
-                beside.unlink(missing_ok=True)  # it may be from another time
             last = problem.strip().rpartition("\n")[2]
             self.app.display_warning(f"attls is built without its C part, and works more slowly: {last}")
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"cp311-abi3-{platform}"
-        if version == "editable":
-            made.chmod(0o755)
-            beside.unlink(missing_ok=True)  # a running daemon keeps the one that it has mapped
-            beside.write_bytes(made.read_bytes())
-        else:
-            build_data["force_include"][str(made)] = f"attls/tls/{NAME}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Clear up when the wheel stands."""
         self._directory.cleanup()
+
+
+def _replace(target: Path, made: Path) -> str | None:
+    """Put `made`, if it is there, in the place of an older one; returns what went wrong, if anything did."""
+    try:
+        target.unlink(missing_ok=True)  # never written over: a running daemon has it mapped
+        if made.exists():
+            target.write_bytes(made.read_bytes())
+    except OSError as error:
+        return str(error)
+    return None
