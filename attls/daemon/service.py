@@ -37,7 +37,7 @@ from attls.keyring import Keyring
 from attls.model import Conditions, Direction, Flow, HandshakeRole, Owner, PortRange, TlsSettings, Verdict
 from attls.observe import Ledger, Record, messages
 from attls.policy import PolicySet, Rule
-from attls.relay import Reactor
+from attls.relay import BYTE_PATH, Reactor
 from attls.tls import Environment, Staples
 
 if TYPE_CHECKING:
@@ -669,6 +669,7 @@ class Service:
             "connections": len(live),
             "stale": sum(record.stale for record in live),
             "handshakes": self.ledger.handshakes,
+            "byte_path": BYTE_PATH,
             "snapshots": snapshots,
         }
 

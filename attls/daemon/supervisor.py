@@ -841,6 +841,7 @@ class Supervisor:
             "silent_workers": len(self._workers) - len(reports),
             "restarts": self._restarts,
             "steering": self._steering,
+            "byte_path": sorted({str(report["byte_path"]) for report in reports}),
             "connections": live,
             "stale": sum(report["stale"] for report in reports),
             "handshakes": sum(report["handshakes"] for report in reports),

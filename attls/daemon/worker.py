@@ -50,7 +50,7 @@ from attls.intercept import MARKS, Owners
 from attls.keyring import Keyring
 from attls.observe import Ledger
 from attls.observe.messages import configure_log
-from attls.relay import Reactor
+from attls.relay import BYTE_PATH, Reactor
 
 # A worker that does not listen for so long does not accept anything either.
 INTRODUCE_SECONDS = 5.0
@@ -202,6 +202,10 @@ async def serve(ours: socket.socket) -> None:
             order = await channel.receive()
             assert isinstance(order, Configure)
             stack.callback(configure_log(journal=order.journal).close)
+            if BYTE_PATH != "compiled":
+                _log.info(
+                    "worker %d moves bytes the slower way: byte path %s (docs/operations.md)", order.worker, BYTE_PATH
+                )
             worker = Worker(channel, order)
             async with trio.open_nursery() as nursery:
                 await nursery.start(worker.lookups.run)

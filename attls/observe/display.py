@@ -208,6 +208,7 @@ def status(values: Mapping[str, Any]) -> str:
         f"Ended:        {ended or 'none'}",
         f"Refused:      {refused}",
         f"Steering:     {'on' if values['steering'] else 'off'}",
+        f"BytePath:     {', '.join(values['byte_path']) or 'no worker answers'}",
     ]
     if values.get("last_error"):
         lines.append(f"LastRefresh:  failed: {values['last_error']}")

@@ -5,5 +5,8 @@
 
 from attls.relay.controlled import Controlled, NotEstablishedError
 from attls.relay.reactor import Reactor
+from attls.relay.secure import crossing
 
-__all__ = ["Controlled", "NotEstablishedError", "Reactor"]
+BYTE_PATH = crossing.name  # by which way this process moves bytes: compiled, direct or public
+
+__all__ = ["BYTE_PATH", "Controlled", "NotEstablishedError", "Reactor"]

@@ -38,7 +38,7 @@ from attls.relay.clear import ClearRelay, lend
 from attls.relay.connection import ENDED, READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
 from attls.relay.secure import SecureRelay, crossing
-from attls.tls import RECORD, EngineError, Environment, WantReadError, ZeroReturnError, looks_like_tls
+from attls.tls import RECORD, Engine, EngineError, Environment, Turn, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
@@ -54,7 +54,6 @@ _BYTES_SENT = struct.Struct("=QQ")  # struct tcp_info: tcpi_bytes_sent, tcpi_byt
 _NOT_SENT = struct.Struct("=I")  # tcpi_notsent_bytes, at 144
 
 _received = crossing.received
-_made = crossing.made
 
 
 class NotEstablishedError(Exception):
@@ -434,6 +433,8 @@ def _take_over(new: Relay, old: Relay) -> None:
 class TlsPhase(SecureRelay):
     """The connection under TLS that its program has asked for; it knows where a record ends and clear bytes begin."""
 
+    most = _CHUNK
+
     __slots__ = ("control", "end_place", "notified", "peer_stopped", "renewing", "unfed")
 
     def __init__(self, control: Controlled, old: ClearPhase, environment: Environment, leftover: bytes) -> None:
@@ -531,11 +532,10 @@ class TlsPhase(SecureRelay):
         self.reactor.handlers[net.fileno()] = self.on_net
         self.reactor.handlers[app.fileno()] = self.on_app
         self.app_ready = True
-        if self.unfed:
+        if self.unfed and self.engine is not None:
             count = len(self.unfed)
             _received[:count] = self.unfed
-            self.unfed = b""
-            if not self._take_records(count):
+            if not self._passed_in(*self._take_records(app, self.engine, count)):
                 self.net_ready = True
         if not self.over and not self.app_unsent:
             self._pump_net()
@@ -551,45 +551,26 @@ class TlsPhase(SecureRelay):
             self._finish_stop()
 
     def _pump_net(self, mask: int = ENDED) -> None:
-        net = self.net
-        if self.app_unsent or self.over or net is None:
-            self.net_ready = True
-            return
-        if self.peer_stopped:
+        if self.peer_stopped and not self.over and not self.app_unsent:
             self._look_behind_close_notify()
-            return
-        self.net_ready = False
-        for _ in range(4):
-            start = len(self.unfed)
-            _received[:start] = self.unfed
-            try:
-                count = net.recv_into(_received[start:_CHUNK])
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.abort(errors.PEER_RESET, error.strerror or "")
-                return
-            if not count:
-                if not self.app_ended:
-                    self.abort(errors.TRUNCATED)
-                return
-            if self.app_ended:
-                continue  # nothing counts once the program has been told of the end
-            if not self._take_records(start + count):
-                return
-            if start + count < _CHUNK and not mask & ENDED:
-                return
-        self.reactor.hungry.append(self._pump_net)
+        else:
+            super()._pump_net(mask)
 
-    def _take_records(self, size: int) -> bool:
-        """Decrypt the whole records among the first `size` received bytes; False means "stop reading"."""
-        engine = self.engine
-        assert engine is not None
-        position = total = 0
+    def _turn_inward(self, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
+        """Read behind what the engine has not got yet, and take the whole records."""
+        start = len(self.unfed)
+        _received[:start] = self.unfed
+        received = crossing.receive(net, start, _CHUNK)
+        if received <= 0 or self.app_ended:  # nothing counts once the program has been told of the end
+            return received, 0, 0, None
+        return start + received, *self._take_records(app, engine, start + received)
+
+    def _take_records(self, app: socket.socket, engine: Engine, size: int) -> tuple[int, int, EngineError | None]:
+        """Decrypt the whole records among the first `size` received bytes, up to a close_notify; forward the bytes."""
+        position = made = 0
+        ending: EngineError | None = None
         try:
-            while not self.peer_stopped:
-                if position + 5 > size:
-                    break
+            while not self.peer_stopped and position + 5 <= size:
                 end = position + 5 + (_received[position + 3] << 8 | _received[position + 4])
                 if end > size:
                     if end - position <= _LONGEST_RECORD:
@@ -598,28 +579,27 @@ class TlsPhase(SecureRelay):
                 crossing.feed(engine, position, end)
                 position = end
                 try:
-                    total += crossing.open(engine, total)  # one record, so there is nothing behind it
-                except WantReadError:
-                    pass
+                    made += crossing.open(engine, made)  # one record, so there is nothing behind it
+                except WantReadError as error:
+                    ending = error
                 except ZeroReturnError:
                     self.peer_stopped = True
+                    ending = WantReadError()  # whether the stream ends with it is not said yet
         except EngineError as error:
-            self._forward(_made[:total])
-            self._fail(error)
-            return False
+            ending = error
         self.unfed = bytes(_received[position:size])
-        if not total or self.renewing:
-            self._send_answers()
-        if self.renewing and not engine.renegotiate_pending():
+        return made, crossing.hand_on(app, made), ending
+
+    def _passed_in(self, made: int, sent: int, ending: EngineError | None) -> bool:
+        more = super()._passed_in(made, sent, ending)
+        if self.over or self.engine is None:
+            return False
+        if self.renewing and not self.engine.renegotiate_pending():
             self._renewed()
-        more = self._forward(_made[:total])
         if self.peer_stopped and not self.over:
             self._peer_has_stopped()
             return False
         return more
-
-    def _decrypt(self, count: int) -> bool:
-        raise AssertionError("a controlled connection gives the engine one record at a time")
 
     def _pump_app(self, mask: int = ENDED) -> None:
         if self.renewing or self.notified:
@@ -666,29 +646,23 @@ class TlsPhase(SecureRelay):
 
     def _pump_rest(self) -> None:
         """Encrypt what is left up to the end of TLS, then say close_notify."""
-        app, engine, record = self.app, self.engine, self.record
-        if self.over or self.notified or app is None or engine is None:
+        app, net, engine, record = self.app, self.net, self.engine, self.record
+        if self.over or self.notified or app is None or net is None or engine is None:
             return
         if self.net_unsent:
             self.app_ready = True
             return
         while record.bytes_out < self.end_place:
-            try:
-                count = app.recv_into(_received[: min(RECORD, self.end_place - record.bytes_out)])
-            except BlockingIOError:
+            most = min(RECORD, self.end_place - record.bytes_out)
+            received, made, sent, failure = crossing.outward(app, net, engine, 0, most)
+            if received < 0:
+                self._stumbled(errors.APP_RESET, received)
                 return
-            except OSError as error:
-                self.abort(errors.APP_RESET, error.strerror or "")
-                return
-            if not count:
+            if not received:
                 self.abort(errors.APP_RESET, "the program ended the connection while TLS was ending")
                 return
-            record.bytes_out += count
-            try:
-                if not self._send(_made[: crossing.seal(engine, count)]):
-                    return
-            except EngineError as error:
-                self._fail(error)
+            record.bytes_out += received
+            if not self._passed_out(made, sent, failure):
                 return
         self.notified = True
         try:

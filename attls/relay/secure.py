@@ -9,6 +9,8 @@ way.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -21,11 +23,10 @@ from attls.observe import HANDSHAKE, SECURE, Record
 from attls.relay.connection import ENDED, READABLE, Relay, shut
 from attls.relay.lifecycle import INBOUND, OUTBOUND, Event, State
 from attls.tls import (
-    APPLICATION_DATA,
-    RECORD,
     Engine,
     EngineError,
     Environment,
+    Turn,
     WantReadError,
     ZeroReturnError,
     best,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from attls.relay.reactor import Reactor
 
 _READ = 256 * 1024
-_PIECE = 64 * 1024  # what the engine is given at once: its buffer grows to that and never shrinks
-_UNTIL_IT_WANTS_MORE = 1 << 20  # looks: more than there can be records in one read
 _HELLO = 16384  # bytes read at once while the peer has not proven itself
 _TURNS = 4  # full reads of one connection before others get their turn
 
@@ -54,6 +53,8 @@ _flights = best_flights()
 class SecureRelay(Relay):
     """A connection whose network side is TLS."""
 
+    most = _READ  # what one turn reads at most of the network's side
+
     __slots__ = (
         "app_ended",
         "app_ready",
@@ -62,7 +63,6 @@ class SecureRelay(Relay):
         "environment",
         "heard",
         "judged",
-        "missing",
         "net_ended",
         "net_ready",
         "net_unsent",
@@ -77,7 +77,6 @@ class SecureRelay(Relay):
         self.engine: Engine | None = None
         self.heard = False  # the peer has sent its first byte
         self.judged = _flights.tells_resumption  # it is known, or will be, whether the handshake resumes a session
-        self.missing = 0  # bytes that the last record given to the engine still lacks; -1: not known
         self.app_unsent: bytes = b""  # plain bytes that the program has not taken yet
         self.net_unsent: bytes = b""  # TLS bytes that the network has not taken yet
         self.app_ready = False  # the program's socket had something while we were not reading it
@@ -152,7 +151,6 @@ class SecureRelay(Relay):
                 self._arm_handshake(1)
             if not self.judged and not self.environment.is_server:
                 self._judge_resumption(bytes(_received[:count]))
-            self._walk(0, count)
             # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
             more = self.net_ready = count == _HELLO or bool(mask & ENDED)
             if type(engine) is Engine:
@@ -258,8 +256,9 @@ class SecureRelay(Relay):
         else:
             self.reactor.watch(self.app, self.on_app)
         assert self.engine is not None
-        more = self._decrypt(0)
-        crossing.settle(self.engine)
+        more = self._passed_in(*crossing.rest(self.app, self.engine))
+        if not self.over:
+            crossing.settle(self.engine)
         if more and self.net_ready:
             self._pump_net()
         if self.app_ready and not self.over:
@@ -294,139 +293,91 @@ class SecureRelay(Relay):
 
         `mask` is what the kernel has announced: with the end of the stream in it a short read is not the last one.
         """
-        net = self.net
-        if self.app_unsent or self.over or net is None:
+        net, app, engine = self.net, self.app, self.engine
+        if self.app_unsent or net is None or app is None or engine is None:
             self.net_ready = True
             return
         self.net_ready = False
         for _ in range(_TURNS):
-            try:
-                count = net.recv_into(_received)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.abort(errors.PEER_RESET, error.strerror or "")
-                return
-            if not count:
-                if not self.app_ended:
+            received, made, sent, ending = self._turn_inward(net, app, engine)
+            if received > 0:
+                if sent == made and ending is None:
+                    self.record.bytes_in += made
+                elif not self._passed_in(made, sent, ending):
+                    return
+                if received < self.most and not mask & ENDED:
+                    return
+            else:
+                if received:
+                    self._stumbled(errors.PEER_RESET, received)
+                elif not self.app_ended:
                     self.abort(errors.TRUNCATED)
-                return
-            if self.app_ended:
-                continue  # nothing counts after close_notify (RFC 8446 section 6.1)
-            if not self._decrypt(count):
-                return
-            if count < _READ and not mask & ENDED:
                 return
         self.reactor.hungry.append(self._pump_net)
 
-    def _decrypt(self, count: int) -> bool:
-        """Run `count` received bytes through the engine and forward what comes out; False means "stop reading"."""
-        engine = self.engine
-        assert engine is not None
-        total = 0
-        closed = answers = False
-        end = 0
-        try:
-            while True:
-                looks = _UNTIL_IT_WANTS_MORE
-                start, end = end, min(end + _PIECE, count)
-                if end:
-                    crossing.feed(engine, start, end)
-                    looks = self._walk(start, end)
-                try:
-                    for _ in range(looks):
-                        total += crossing.open(engine, total)
-                except WantReadError:
-                    answers = True
-                if end == count:
-                    break
-        except ZeroReturnError:
-            closed = True
-        except EngineError as error:
-            self._forward(_made[:total])
-            self._fail(error)
-            return False
-        if answers and not total:
-            # Nothing for the program: it was a control message, or part of a record. An answer may be due.
-            self._send_answers()
-        more = self._forward(_made[:total])
-        if closed and not self.app_ended and not self.over:
-            self.happened(Event.NET_CLOSED)
-        return more and not self.over
+    def _turn_inward(self, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
+        if self.app_ended:  # nothing counts after close_notify (RFC 8446 section 6.1)
+            return crossing.receive(net), 0, 0, None
+        return crossing.inward(net, app, engine)
 
-    def _walk(self, start: int, end: int) -> int:
-        """Follow the record headers of a piece of what was received; return how often to ask the engine for data.
-
-        That is once for each record that ends in the piece, so that it is not asked in vain, as long as all look like
-        data.
-        """
-        position = start + self.missing
-        if self.missing < 0:
-            return _UNTIL_IT_WANTS_MORE
-        looks = 1 if start < position <= end else 0
-        while position + 5 <= end:
-            length = _received[position + 3] << 8 | _received[position + 4]
-            if _received[position] != APPLICATION_DATA or _received[position + 1] != 3 or length > RECORD + 2048:
-                looks = _UNTIL_IT_WANTS_MORE
-            position += 5 + length
-            if position <= end:
-                looks += 1
-        # A header that is cut in two is lost to us: from then on the engine is always asked until it wants more.
-        self.missing = position - end if position >= end else -1
-        return looks if self.missing >= 0 else _UNTIL_IT_WANTS_MORE
-
-    def _forward(self, plain: bytes | memoryview) -> bool:
-        """Hand plain bytes to the program; False means that it does not keep up, or that all is over."""
-        app = self.app
-        assert app is not None
-        total = len(plain)
-        if not total:
-            return True
-        self.record.bytes_in += total
-        try:
-            sent = app.send(plain)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.abort(errors.APP_RESET, error.strerror or "")
-            return False
-        if sent < total:
-            self.app_unsent = bytes(plain[sent:])
+    def _passed_in(self, made: int, sent: int, ending: EngineError | None) -> bool:
+        """Note what the program has got of what was made, keep the rest, do what is due; False means "stop reading"."""
+        self.record.bytes_in += made
+        if sent < 0:
+            self._stumbled(errors.APP_RESET, sent)
+        elif sent < made:
+            self.app_unsent = bytes(_made[sent:made])
             self.net_ready = True
-            return False
-        return True
+        if ending is None or self.over:
+            return sent == made
+        if isinstance(ending, WantReadError):
+            self._send_answers()
+        elif not isinstance(ending, ZeroReturnError):
+            self._fail(ending)
+        elif not self.app_ended:
+            self.happened(Event.NET_CLOSED)
+        return sent == made and not self.over
+
+    def _stumbled(self, reason: Reason, outcome: int) -> None:
+        """End the connection for the error of a socket that a turn has met, unless there was only nothing to read."""
+        if outcome != -errno.EAGAIN:
+            self.abort(reason, os.strerror(-outcome))
 
     def _pump_app(self, mask: int = ENDED) -> None:
         """Program → network: read, encrypt, send until the socket is drained or the network does not keep up."""
-        app, engine = self.app, self.engine
-        if self.net_unsent or engine is None or app is None:
+        app, net, engine = self.app, self.net, self.engine
+        if self.net_unsent or engine is None or app is None or net is None:
             self.app_ready = True
             return
         self.app_ready = False
+        # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
+        flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
         for _ in range(_TURNS):
-            try:
-                count = app.recv_into(_received)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.abort(errors.APP_RESET, error.strerror or "")
-                return
-            if not count:
-                if not self.net_ended:
+            received, made, sent, failure = crossing.outward(app, net, engine, flags)
+            if received > 0:
+                self.record.bytes_out += received
+                if (sent != made or failure is not None) and not self._passed_out(made, sent, failure):
+                    return
+                if received < _READ and not mask & ENDED:
+                    return
+            else:
+                if received:
+                    self._stumbled(errors.APP_RESET, received)
+                elif not self.net_ended:
                     self.happened(Event.APP_CLOSED)
                 return
-            self.record.bytes_out += count
-            try:
-                # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
-                flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
-                if not self._send(_made[: crossing.seal(engine, count)], flags):
-                    return
-            except EngineError as error:
-                self._fail(error)
-                return
-            if count < _READ and not mask & ENDED:
-                return
         self.reactor.hungry.append(self._pump_app)
+
+    def _passed_out(self, made: int, sent: int, failure: EngineError | None) -> bool:
+        """Keep what the network has not got of what was made; False means "stop reading"."""
+        if failure is not None:
+            self._fail(failure)
+        elif sent < 0:
+            self._stumbled(errors.PEER_RESET, sent)
+        elif sent < made:
+            self.net_unsent = bytes(_made[sent:made])
+            self.app_ready = True
+        return failure is None and sent == made
 
     def _send(self, records: bytes | memoryview, flags: int = 0) -> bool:
         """Send TLS bytes, keeping what does not fit; False means that the network does not keep up.

@@ -8,16 +8,15 @@ from OpenSSL.SSL import Error as EngineError
 from OpenSSL.SSL import SysCallError, WantReadError, ZeroReturnError
 
 from attls.tls.ciphers import identify
-from attls.tls.crossing import RECORD, best
+from attls.tls.crossing import RECORD, Turn, best
 from attls.tls.environment import Environment
 from attls.tls.flights import best as best_flights
-from attls.tls.hello import APPLICATION_DATA, looks_like_tls, resumes
+from attls.tls.hello import looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
 from attls.tls.stapling import Staples
 from attls.tls.verification import RefusedError
 
 __all__ = [
-    "APPLICATION_DATA",
     "RECORD",
     "Engine",
     "EngineError",
@@ -28,6 +27,7 @@ __all__ = [
     "Reply",
     "Staples",
     "SysCallError",
+    "Turn",
     "WantReadError",
     "ZeroReturnError",
     "best",

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 HANDSHAKE = 22
-APPLICATION_DATA = 23
 CHANGE_CIPHER_SPEC = 20
 ALERT = 21
 

@@ -27,6 +27,7 @@ class Program:
         self._serve = serve
         self._context = context
         self._threads: list[threading.Thread] = []
+        self._last: object = None  # the address of the connection behind which no other comes
         self._main = threading.Thread(target=self._accept)
         self._main.start()
 
@@ -34,16 +35,21 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
+        # Through the front door, behind whoever still waits there to be accepted.
+        with socket.socket() as last:
+            last.bind(("127.0.0.1", 0))
+            self._last = last.getsockname()
+            last.connect(self.listener.getsockname())
+            self._main.join(SECONDS)
         self.listener.close()
-        for thread in (self._main, *self._threads):
+        for thread in self._threads:
             thread.join(SECONDS)
 
     def _accept(self) -> None:
         while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
+            sock, peer = self.listener.accept()
+            if peer == self._last:
+                sock.close()
                 return
             thread = threading.Thread(target=self._one, args=(sock,))
             self._threads.append(thread)

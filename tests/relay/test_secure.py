@@ -16,7 +16,7 @@ import trio
 
 from attls import errors
 from attls.model import ClientAuthType, Direction, HandshakeRole
-from attls.tls import Environment
+from attls.tls import Engine, Environment, Turn
 from tests.relay.peers import Program, connect, duplex, echo, finish, how_it_ends, in_thread, receive_all, reset
 from tests.relay.street import BOTH, TLS12, TLS13, client_context, ring, server_context, settings, street
 
@@ -235,7 +235,7 @@ async def test_a_reader_that_sleeps_stops_the_writer_and_loses_nothing() -> None
             answer = await in_thread(talk, client_side.address)
             await client_side.ended()
             await server_side.ended()
-        assert [(answer, answer)] == near.results
+    assert [(answer, answer)] == near.results
 
 
 async def test_five_hundred_connections_at_once() -> None:
@@ -551,14 +551,15 @@ async def test_an_error_of_ours_ends_one_connection_only(
     """A bug in the byte path resets that connection with reason `internal`; the others go on."""
     from attls.relay import secure
 
-    forward = secure.SecureRelay._forward
+    turn = secure.SecureRelay._turn_inward
 
-    def broken(self: secure.SecureRelay, plain: bytes | memoryview) -> bool:
-        if plain[:4] == b"boom":
+    def broken(self: secure.SecureRelay, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
+        done = turn(self, net, app, engine)
+        if bytes(secure._made[:4]) == b"boom":
             raise RuntimeError("a bug")
-        return forward(self, plain)
+        return done
 
-    monkeypatch.setattr(secure.SecureRelay, "_forward", broken)
+    monkeypatch.setattr(secure.SecureRelay, "_turn_inward", broken)
 
     def say(sock: socket.socket, text: bytes) -> bytes:
         sock.sendall(text)

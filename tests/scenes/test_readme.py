@@ -35,3 +35,4 @@ def test_the_first_five_minutes_work_as_written(tmp_path: Path) -> None:
     assert "Connection reset by peer" in said
     assert "RC: 5003 Initial Handshake - the peer sent cleartext" in said
     assert "Steering:     on" in said
+    assert "BytePath:     compiled" in said
