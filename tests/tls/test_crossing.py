@@ -34,9 +34,7 @@ def pair() -> tuple[SSL.Connection, SSL.Connection]:
 @pytest.mark.parametrize("count", [1, RECORD, RECORD + 1, SIZE])
 @pytest.mark.parametrize("opening", WAYS)
 @pytest.mark.parametrize("sealing", WAYS)
-def test_what_one_seals_the_other_opens(
-    sealing: type[Public], opening: type[Public], count: int
-) -> None:
+def test_what_one_seals_the_other_opens(sealing: type[Public], opening: type[Public], count: int) -> None:
     """Records of up to a whole read come out as they went in, whichever way each end takes."""
     client, server = pair()
     here, there = sealing(SIZE), opening(2 * SIZE)
