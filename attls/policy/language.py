@@ -323,11 +323,11 @@ _AT_BOTH_LEVELS = (
         0,
         1440,
         0,
-        "After this time the next read or write renews the session keys; 0 is never.",
+        "After this time the next read or write renews the session keys by a new handshake; 0 is never. A server "
+        "can only ask its client, who may pass over it; where a peer refuses outright, the connection ends (432).",
         unit="minutes",
-        honoured=(0,),
-        instead="session keys cannot be renewed by time here: they would live as long as the connection",
-        refused=True,
+        instead="keys can be renewed up to TLS 1.2 alone, by renegotiation; they would live as long as the connection",
+        depends=True,
     ),
     Parameter(
         "CertificateLabel",
@@ -444,7 +444,7 @@ _ENVIRONMENT_ADVANCED = Statement(
             "Which renegotiations are allowed up to TLS 1.2.",
             since="V2R1",
             honoured=("Disabled",),
-            instead="no peer may renegotiate here, as with Disabled; a program that is ApplicationControlled may",
+            instead="no peer may ask for it here, as with Disabled; a timer or an ApplicationControlled program may",
         ),
         _choice(
             "RenegotiationIndicator",

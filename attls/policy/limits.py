@@ -35,6 +35,10 @@ def limits(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[
         missing = [pair for pair in pairs if pair in lacking]
         if name in coded and missing:
             yield name, f"{_list(missing)} cannot be used", len(missing) == len(pairs)
+    if settings.reset_cipher_timer and Protocol.TLSV1_3 in settings.protocols:
+        yield "ResetCipherTimer", "TLSv1.3 is on", True
+    elif settings.reset_cipher_timer and settings.renegotiation == "Disabled":
+        yield "ResetCipherTimer", "Renegotiation is Disabled", True
     yield from _suite_b(settings, coded)
     yield from _key_sizes(settings, coded)
     yield from _client(settings, coded) if settings.role is HandshakeRole.CLIENT else _server(settings, coded)

@@ -37,7 +37,8 @@ from attls.observe import NOT_SECURE, Record
 from attls.relay.clear import ClearRelay, lend
 from attls.relay.connection import ENDED, READABLE, Relay
 from attls.relay.lifecycle import CLEAR, CONTROLLED, Event, Lifecycle, State
-from attls.relay.secure import SecureRelay, crossing
+from attls.relay.renewing import RenewingRelay
+from attls.relay.secure import crossing
 from attls.tls import RECORD, Engine, EngineError, Environment, Turn, WantReadError, ZeroReturnError, looks_like_tls
 
 if TYPE_CHECKING:
@@ -430,12 +431,12 @@ def _take_over(new: Relay, old: Relay) -> None:
     new.reactor.connections[new.record.connid] = new
 
 
-class TlsPhase(SecureRelay):
+class TlsPhase(RenewingRelay):
     """The connection under TLS that its program has asked for; it knows where a record ends and clear bytes begin."""
 
     most = _CHUNK
 
-    __slots__ = ("control", "end_place", "notified", "peer_stopped", "renewing", "unfed")
+    __slots__ = ("control", "end_place", "notified", "peer_stopped", "unfed")
 
     def __init__(self, control: Controlled, old: ClearPhase, environment: Environment, leftover: bytes) -> None:
         super().__init__(control.reactor, control.record, old.dial, environment)
@@ -445,7 +446,6 @@ class TlsPhase(SecureRelay):
         self.end_place = -1  # the program's byte at which TLS ends
         self.notified = False  # our close_notify is written
         self.peer_stopped = False  # the peer's close_notify has come
-        self.renewing = False
         old.closed()
         _take_over(self, old)
         assert self.app is not None
@@ -556,7 +556,7 @@ class TlsPhase(SecureRelay):
         else:
             super()._pump_net(mask)
 
-    def _turn_inward(self, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
+    def _turn_inward(self, net: socket.socket, app: socket.socket | None, engine: Engine) -> Turn:
         """Read behind what the engine has not got yet, and take the whole records."""
         start = len(self.unfed)
         _received[:start] = self.unfed
@@ -565,7 +565,9 @@ class TlsPhase(SecureRelay):
             return received, 0, 0, None
         return start + received, *self._take_records(app, engine, start + received)
 
-    def _take_records(self, app: socket.socket, engine: Engine, size: int) -> tuple[int, int, EngineError | None]:
+    def _take_records(
+        self, app: socket.socket | None, engine: Engine, size: int
+    ) -> tuple[int, int, EngineError | None]:
         """Decrypt the whole records among the first `size` received bytes, up to a close_notify; forward the bytes."""
         position = made = 0
         ending: EngineError | None = None
@@ -588,14 +590,13 @@ class TlsPhase(SecureRelay):
         except EngineError as error:
             ending = error
         self.unfed = bytes(_received[position:size])
-        return made, crossing.hand_on(app, made), ending
+        return made, crossing.hand_on(app, made) if app is not None else 0, ending
 
     def _passed_in(self, made: int, sent: int, ending: EngineError | None) -> bool:
         more = super()._passed_in(made, sent, ending)
         if self.over or self.engine is None:
             return False
-        if self.renewing and not self.engine.renegotiate_pending():
-            self._renewed()
+        self._look_at_handshake()
         if self.peer_stopped and not self.over:
             self._peer_has_stopped()
             return False
@@ -641,15 +642,18 @@ class TlsPhase(SecureRelay):
     def stop_at(self, place: int) -> None:
         """End TLS after the program's byte number `place`."""
         self.end_place = place
-        self.reactor.arm(self, float(self.environment.settings.handshake_timeout) or STOP_SECONDS)
+        self._arm_stop()
         self._pump_rest()
+
+    def _arm_stop(self) -> None:
+        self.reactor.arm(self, float(self.environment.settings.handshake_timeout) or STOP_SECONDS)
 
     def _pump_rest(self) -> None:
         """Encrypt what is left up to the end of TLS, then say close_notify."""
         app, net, engine, record = self.app, self.net, self.engine, self.record
         if self.over or self.notified or app is None or net is None or engine is None:
             return
-        if self.net_unsent:
+        if self.net_unsent or self.renewing:
             self.app_ready = True
             return
         while record.bytes_out < self.end_place:
@@ -688,28 +692,12 @@ class TlsPhase(SecureRelay):
 
     # Fresh keys
 
-    def renew(self) -> None:
-        """Start a new handshake inside the old protection (TLS 1.2 and older); the program's data waits for it."""
-        engine = self.engine
-        assert engine is not None
-        self.renewing = True
-        self.reactor.arm(self, float(self.environment.settings.handshake_timeout * 10) or STOP_SECONDS)
-        try:
-            self.environment.renew(engine)
-            engine.do_handshake()
-        except WantReadError:
-            pass
-        except EngineError as error:
-            self._fail(error)
-            return
-        self._send_answers()
-
     def _renewed(self) -> None:
-        self.renewing = False
-        self.reactor.disarm(self)
-        self.control.started()
-        if self.app_ready and not self.over:
-            self.reactor.hungry.append(self._pump_app)
+        super()._renewed()
+        if self.control.busy == "renew":
+            self.control.started()
+        if self.end_place >= 0:
+            self._arm_stop()
 
     # Ending
 
@@ -727,9 +715,7 @@ class TlsPhase(SecureRelay):
             self._back_to_clear()
         elif self.end_place >= 0:
             self.abort(errors.STOP_SLOW)
-        elif self.renewing:
-            self.abort(errors.HANDSHAKE_SLOW)
-        elif self.peer_stopped and self.life.state is State.OPEN:
+        elif self.peer_stopped and not self.renewing and self.life.state is State.OPEN:
             self._grace_is_over()
         else:
             super().expired()

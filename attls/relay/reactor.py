@@ -37,6 +37,7 @@ from attls.observe import Record
 from attls.relay.clear import ClearRelay
 from attls.relay.connection import Gate, Relay
 from attls.relay.controlled import Controlled
+from attls.relay.renewing import RenewingRelay
 from attls.relay.secure import SecureRelay
 from attls.tls import Environment, Inquiry
 
@@ -106,7 +107,8 @@ class Reactor:
         elif environment is None:
             relay = ClearRelay(self, record, dial)
         else:
-            relay = SecureRelay(self, record, dial, environment)
+            kind = RenewingRelay if environment.settings.reset_cipher_timer else SecureRelay
+            relay = kind(self, record, dial, environment)
         relay.gate = gate
         self.connections[record.connid] = relay
         if record.flow.direction is Direction.OUTBOUND:
@@ -195,10 +197,14 @@ class Reactor:
 
         def answered(reason: Reason | None, detail: str) -> None:
             self.guard(relay, lambda: done(reason, detail))
-            if self.hungry:  # we may be asleep, and nobody else would wake us for them
-                os.eventfd_write(self._alarm, 1)
+            self._wake_for_hungry()
 
         start(inquiry, answered)
+
+    def _wake_for_hungry(self) -> None:
+        """See to those who have become hungry outside of a drain: we may be asleep, and nothing else would wake us."""
+        if self.hungry:
+            os.eventfd_write(self._alarm, 1)
 
     def abort_all(self, reason: Reason) -> None:
         """Reset every connection, giving `reason`."""
@@ -303,6 +309,7 @@ class Reactor:
                     break
                 self.disarm(relay)
                 self.guard(relay, relay.expired)
+        self._wake_for_hungry()
 
 
 def _no_handler(_mask: int) -> None:

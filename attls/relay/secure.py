@@ -315,10 +315,17 @@ class SecureRelay(Relay):
                 return
         self.reactor.hungry.append(self._pump_net)
 
-    def _turn_inward(self, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
+    def _turn_inward(self, net: socket.socket, app: socket.socket | None, engine: Engine) -> Turn:
+        """Read, open and hand on once; without `app` nothing is handed on."""
         if self.app_ended:  # nothing counts after close_notify (RFC 8446 section 6.1)
             return crossing.receive(net), 0, 0, None
-        return crossing.inward(net, app, engine)
+        if app is not None:
+            return crossing.inward(net, app, engine)
+        received = crossing.receive(net)
+        if received <= 0:
+            return received, 0, 0, None
+        made, ending = crossing.open_received(engine, received)
+        return received, made, 0, ending
 
     def _passed_in(self, made: int, sent: int, ending: EngineError | None) -> bool:
         """Note what the program has got of what was made, keep the rest, do what is due; False means "stop reading"."""

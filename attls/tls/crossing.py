@@ -83,6 +83,11 @@ class Public:
 
     def rest(self, app: socket.socket, engine: Any, count: int = 0) -> tuple[int, int, SSL.Error | None]:
         """Open what the engine holds and then `count` received bytes, and write the plain bytes to `app`."""
+        made, ending = self.open_received(engine, count)
+        return made, self.hand_on(app, made), ending
+
+    def open_received(self, engine: Any, count: int = 0) -> tuple[int, SSL.Error | None]:
+        """Open what the engine holds and then `count` received bytes; returns how many plain bytes were made."""
         made, ending = 0, None
         for start in range(0, count, PIECE) if count else (0,):
             if count:
@@ -91,7 +96,7 @@ class Public:
             ending = found or ending
             if ending is not None and not isinstance(ending, SSL.WantReadError):
                 break
-        return made, self.hand_on(app, made), ending
+        return made, ending
 
     def hand_on(self, sock: socket.socket, count: int, flags: int = 0) -> int:
         """Write the first `count` bytes that were made to `sock`; returns what a turn says of that."""

@@ -84,8 +84,9 @@ class Environment:
             settings.role is HandshakeRole.SERVER_WITH_CLIENT_AUTH
             and settings.client_auth is not ClientAuthType.PASS_THRU
         )
-        # A controlling program may ask for new keys (RESET_CIPHER), which before TLS 1.3 is a renegotiation.
-        self._renews = settings.application_controlled and settings.renegotiation != "Disabled"
+        # A timer or a controlling program (RESET_CIPHER) asks for new keys, which before TLS 1.3 is a renegotiation.
+        may_ask = settings.application_controlled or settings.reset_cipher_timer > 0
+        self._renews = may_ask and settings.renegotiation != "Disabled"
         verifies = settings.role is HandshakeRole.CLIENT or self.knows_users
         revocation = settings.revocation or Revocation()
         asks = verifies and (revocation.asks or bool(keyring.lists))

@@ -70,6 +70,7 @@ _REASONS = {
     "certificate revoked": Reason(431, "refused-revoked", "the peer says that our certificate is revoked"),
     "decryption failed or bad record mac": errors.BAD_MAC,
     "bad record mac": errors.BAD_MAC,
+    "no renegotiation": Reason(432, "no-renegotiation", "the peer refuses to renew the session keys"),
     "alert internal error": Reason(438, "peer-internal-error", "the peer reports an internal error"),
     "tlsv1 unrecognized name": Reason(447, "unrecognized-name", "the server does not serve the name we asked for"),
     "unrecognized name": Reason(447, "unrecognized-name", "the server does not serve the name we asked for"),

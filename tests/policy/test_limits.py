@@ -92,6 +92,7 @@ def test_defaults_are_never_spoken_of(tmp_path: Path, role: str, defaults: Defau
         ("Server", MORE, ("Renegotiation Disabled", "RenegotiationIndicator Both", "ServerScsv On")),
         ("Server", MORE, ("ServerExtendedMasterSecret Required", "ServerMaxSSLFragment Required")),
         ("Server", MORE, ("ServerEDHGroupSize Match", "MiddleBoxCompatMode On", "ResetCipherTimer 0")),
+        ("Client", MORE, ("ResetCipherTimer 60", "TLSv1.3 Off")),
         ("Server", OCSP, ("OcspServerStapling EndEntity", "OcspServerStapling Off")),
         (
             "Client",
@@ -209,6 +210,13 @@ def test_a_directory_named_in_a_file_of_environment_variables_is_refused_too(tmp
     assert finding.source is not None
     assert "Envfile" in finding.source
     assert "GSK_LDAP_SERVER" in finding.message
+
+
+def test_keys_that_could_not_be_renewed_are_refused(tmp_path: Path) -> None:
+    """ResetCipherTimer needs what TLS 1.3 does not have and what Renegotiation Disabled forbids."""
+    for more in (("TLSv1.3 On",), ("TLSv1.3 Off", "Renegotiation Disabled")):
+        (finding,) = found(tmp_path, "Server", MORE, "ResetCipherTimer 60", *more)
+        assert ("error", True) == (finding.severity, "ResetCipherTimer" in finding.message)
 
 
 def test_two_names_for_a_server_are_one_too_many(tmp_path: Path) -> None:
