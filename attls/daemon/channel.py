@@ -16,7 +16,6 @@ from typing import Any
 
 import trio
 
-from attls.daemon.generation import Generation
 from attls.daemon.secondary import Primary
 from attls.keyring import Keyring
 from attls.model import Endpoint
@@ -41,13 +40,6 @@ class Configure:
     control: tuple[int, ...] = ()
     handover: tuple[int, ...] = ()
     workers: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """Build everything that `generation` needs, without using it yet; answered by `prepared` with the problems."""
-
-    generation: Generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,6 @@ from attls.daemon.channel import (
     Drain,
     Introduce,
     Known,
-    Prepare,
     Query,
     Report,
     RingReply,
@@ -59,6 +58,7 @@ from attls.daemon.generation import (
     settings_in_use,
 )
 from attls.daemon.mailroom import Mailroom
+from attls.daemon.portions import Prepare, portions
 from attls.daemon.rundir import HeldRunDirectory
 from attls.daemon.secondary import Primaries, Primary
 from attls.daemon.street import HostStreet
@@ -145,6 +145,16 @@ class WorkerHandle:
             raise WorkerGoneError(f"worker {self.number} has ended")
         return answers[0]
 
+    async def prepare(self, orders: Sequence[Prepare]) -> list[str]:
+        """Hand over a generation, portion by portion; return the problems the worker has with it."""
+        try:
+            for order in orders[:-1]:
+                await self.channel.send(order)
+        except ChannelClosedError as error:
+            raise WorkerGoneError(f"worker {self.number} has ended") from error
+        answer = await self.ask(orders[-1], ("prepared", orders[-1].number))
+        return list(answer["problems"])
+
     async def report(self, **wishes: Any) -> Mapping[str, Any]:
         """Return a worker's report and remember its counters, for the day it is gone."""
         self._requests += 1
@@ -208,6 +218,7 @@ class Supervisor:
         self._steering = False
         self._generation: Generation | None = None
         self._next: Generation | None = None
+        self._packed: list[Prepare] = []
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
         self._mailroom: Mailroom | None = None
@@ -433,11 +444,17 @@ class Supervisor:
         """Put the generation in force into one worker; return the problems it has with it."""
         generation = self._generation
         assert generation is not None
-        answer = await worker.ask(Prepare(generation), ("prepared", generation.number))
-        if not answer["problems"]:
+        problems = await worker.prepare(await self._portions(generation))
+        if not problems:
             await worker.introduce(tuple(self._primaries))
             await worker.ask(Commit(generation.number), ("committed", generation.number))
-        return list(answer["problems"])
+        return problems
+
+    async def _portions(self, generation: Generation) -> list[Prepare]:
+        """Take a generation apart, once for all workers."""
+        if not self._packed or self._packed[0].number != generation.number:
+            self._packed = await trio.to_thread.run_sync(portions, generation)
+        return self._packed
 
     async def _listen(self, worker: WorkerHandle, nursery: trio.Nursery) -> None:
         """Take what a worker says until it is gone."""
@@ -622,8 +639,7 @@ class Supervisor:
 
         async def prepare(worker: WorkerHandle) -> None:
             try:
-                answer = await worker.ask(Prepare(generation), ("prepared", number))
-                problems.update(dict.fromkeys(answer["problems"]))
+                problems.update(dict.fromkeys(await worker.prepare(packed)))
             except WorkerGoneError as error:
                 problems[f"{error} while it prepared the new policy"] = None
 
@@ -641,6 +657,7 @@ class Supervisor:
             with contextlib.suppress(ChannelClosedError):
                 await worker.channel.send(Settle(number))
 
+        packed = await self._portions(generation)
         self._next = generation
         try:
             with trio.fail_after(PREPARE_SECONDS):

@@ -30,7 +30,6 @@ from attls.daemon.channel import (
     Drain,
     Introduce,
     Known,
-    Prepare,
     Query,
     Report,
     RingReply,
@@ -40,6 +39,7 @@ from attls.daemon.channel import (
 )
 from attls.daemon.handover import Handover
 from attls.daemon.lookups import Lookups
+from attls.daemon.portions import Assembly, Prepare
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.secondary import Primary
 from attls.daemon.service import Service
@@ -79,6 +79,7 @@ class Worker:
         reactor.start_inquiry = self.lookups.start
         self.service.keep_staples = self.lookups.keep
         self._unknown: dict[int, trio.Event] = {}
+        self._assembly = Assembly()
         if order.handover and order.workers > 1:
             inbox, *outlets = (socket.socket(fileno=number) for number in order.handover)
             self.service.handover = Handover(inbox, outlets)
@@ -107,8 +108,7 @@ class Worker:
             while True:
                 order = await self._channel.receive()
                 if isinstance(order, Prepare):
-                    problems = await service.prepare(order.generation)
-                    await self._say(kind="prepared", number=order.generation.number, problems=problems)
+                    await self._prepare(order)
                 elif isinstance(order, Commit):
                     service.commit(order.number)
                     service.open()
@@ -139,6 +139,21 @@ class Worker:
                     await self._say(kind="query", request=order.request, connection=found)
                 elif isinstance(order, Drain):
                     nursery.start_soon(self._drain, order.seconds, stop)
+
+    async def _prepare(self, order: Prepare) -> None:
+        if order.is_first:
+            # What comes now lives until the next refresh: collections would walk it, for a tenth of a second in the
+            # end, and find nothing. Only what is young by then is looked at once more, since freezing keeps it too.
+            gc.collect(0)
+            gc.disable()
+        generation = self._assembly.add(order)
+        if generation is None:
+            await trio.lowlevel.checkpoint()  # connections have their turn between two portions
+            return
+        problems = await self.service.prepare(generation)
+        gc.freeze()
+        gc.enable()
+        await self._say(kind="prepared", number=generation.number, problems=problems)
 
     async def _report(self, order: Report) -> None:
         report = await self.service.report(connections=order.connections, connid=order.connid, detail=order.detail)
