@@ -1,8 +1,9 @@
 """A worker process: takes orders from the supervisor over an inherited socket, and runs one `Service`.
 
 Started as `python -m attls.daemon.worker CHANNEL SUPERVISOR`: the descriptor of our end of the channel and the process
-number of the supervisor. A worker never outlives its supervisor, because nobody would then tell it about a new policy;
-the steering in the kernel stays, so that what it served is refused, not passed.
+number of the supervisor. All other descriptors come over the channel (see nest). A worker never outlives its
+supervisor, because nobody would then tell it about a new policy; the steering in the kernel stays, so that what it
+served is refused, not passed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -39,6 +41,7 @@ from attls.daemon.channel import (
 )
 from attls.daemon.handover import Handover
 from attls.daemon.lookups import Lookups
+from attls.daemon.nest import receive
 from attls.daemon.portions import Assembly, Prepare
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.secondary import Primary
@@ -209,13 +212,17 @@ class Worker:
         await self._channel.send(message)
 
 
-async def serve(ours: socket.socket) -> None:
-    """Serve until the supervisor orders the end or is gone."""
+async def serve(ours: socket.socket, descriptors: Mapping[int, int]) -> None:
+    """Serve until the supervisor orders the end or is gone.
+
+    `descriptors` has ours for each number that the supervisor's first order names.
+    """
     channel = worker_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     with contextlib.ExitStack() as stack:
         try:
             order = await channel.receive()
             assert isinstance(order, Configure)
+            order = order.with_descriptors(descriptors)
             stack.callback(configure_log(journal=order.journal).close)
             worker = Worker(channel, order)
             async with trio.open_nursery() as nursery:
@@ -245,7 +252,12 @@ def main() -> None:
     # Connections free themselves when they end. With the default of 700 allocations the collector would walk all that
     # live, thousands perhaps, again and again and find nothing.
     gc.set_threshold(50_000, 20, 20)
-    trio.run(serve, socket.socket(fileno=descriptor))
+    ours = socket.socket(fileno=descriptor)
+    try:
+        descriptors = receive(ours)
+    except EOFError:
+        sys.exit(1)
+    trio.run(serve, ours, descriptors)
 
 
 if __name__ == "__main__":
