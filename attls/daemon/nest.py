@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,11 +36,13 @@ def hatch() -> Hatchling:
     """Start a worker process; raises OSError. Call it in the main thread: the worker lives as long as that."""
     # Not trio's own way of starting processes: that uses a thread, and the death signal a worker asks for is sent
     # when the thread that started it ends.
+    root = str(Path(attls.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs, contextlib.ExitStack() as undo:
-        undo.callback(ours.close)
-        root = str(Path(attls.__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    # Ctrl-C in a terminal is for the supervisor; imports would end in a traceback. What is blocked here is blocked
+    # there. A session of its own would do as well, but the kernel schedules sessions against each other.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         child = subprocess.Popen(
             # -P: never import from the directory the daemon happens to be started in.
             [sys.executable, "-P", "-m", "attls.daemon.worker", str(theirs.fileno()), str(os.getpid())],
@@ -47,9 +50,13 @@ def hatch() -> Hatchling:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C in a terminal is for the supervisor; imports would end in a traceback
         )
-        undo.pop_all()
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
     return Hatchling(child, ours)
 
 
