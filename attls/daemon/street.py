@@ -63,6 +63,7 @@ class HostStreet:
         table = self._table(rules)
         nft.check(table)
         self._checked = (rules, table)
+        self._routes.get_ready()
 
     def steer(self, rules: Sequence[Rule]) -> None:
         """Steer what `rules` could match, and nothing else, in one transaction."""
