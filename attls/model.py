@@ -242,7 +242,8 @@ class TlsSettings:
     `ciphers` are four-character IANA codes in order of preference, empty for the library's default list.
     `certificate_label` is None for the ring's default certificate and `""` for "present no certificate".
     Groups and curves are IANA group numbers in preference order, signature pairs four-character codes; empty
-    means the library's default. Times are seconds. `instance` holds the user-instance numbers, so that raising one
+    means the library's default. `certificate_curves` are the only kinds of key that certificates of both ends may have,
+    empty for any. Times are seconds. `instance` holds the user-instance numbers, so that raising one
     makes the settings differ. `reset_cipher_timer` is in seconds too, 0 for never. `server_sni` pairs host names with
     certificate labels. A maximum fragment of 0 is the protocol's own. `revocation` is None where policy says nothing
     about it. Equal settings share one TLS environment.
@@ -279,6 +280,7 @@ class TlsSettings:
     secondary_map: bool = False
     instance: tuple[int | None, ...] = ()
     signature_pairs_cert: tuple[str, ...] = ()
+    certificate_curves: tuple[int, ...] = ()
     middlebox_compat: bool = False
     reset_cipher_timer: int = 0
     renegotiation: str = "Default"

@@ -16,6 +16,7 @@ from attls.keyring.revocation import crl_problem, is_list_of, read_crl
 from attls.keyring.signatures import check_pair
 from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.policy import PolicySet, Rule, codes
+from attls.tls.verification import has_curve
 
 _EXPIRES_SOON = timedelta(days=30)
 
@@ -63,6 +64,12 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
         identities.append(identity)
         certificate = certificates.load_certificate(identity.certificate)
         fits = fits or _fits(settings, certificates.key_type(certificate.public_key()))
+        if not has_curve(certificate, settings.certificate_curves):
+            yield (
+                "error",
+                "cannot-meet",
+                f"the key of certificate '{identity.label}' of {identity.owner} is on no curve of the SuiteBProfile",
+            )
         ends = certificate.not_valid_after_utc
         if ends - now < _EXPIRES_SOON:
             verb = "expired" if ends <= now else "expires"

@@ -117,6 +117,14 @@ class Law:
         """Return a rule by its name; raises KeyError."""
         return self.rules[name]
 
+    def keeps(self, verdict: Verdict, before: PolicySet) -> bool:
+        """Tell whether the rule and the actions that `verdict` names stand as they stood in the policy `before`."""
+        policy = self.generation.policy
+        if policy is before:  # only rings were read again
+            return True
+        rule = self.rules.get(verdict.rule or "")
+        return rule is not None and rule.verdict == verdict and policy.actions_of(verdict) == before.actions_of(verdict)
+
     def maps_by_job(self, verdict: Verdict) -> bool:
         """Tell whether the user of a client's certificate may depend on the program's job name."""
         settings = verdict.settings
@@ -169,6 +177,8 @@ class Service:
         self._prepared: dict[int, Law] = {}
         self._before: Law | None = None
         self._policies: dict[int, PolicySet] = {}
+        self._replaced: dict[tuple[int, str], bool] = {}
+        ledger.is_stale = self._is_stale
         self.primaries = Primaries()
         # Tell the other workers of a primary, and of its end; None where there are no others.
         self.introduce: Callable[[Primary], Awaitable[None]] | None = None
@@ -243,10 +253,22 @@ class Service:
             used = {record.generation for record in self.ledger.records.values()}
             self._policies = {number: policy for number, policy in self._policies.items() if number in used}
             self._policies[generation.number] = generation.policy
-            self.ledger.generation = generation.number
+            self._replaced.clear()
             self.ledger.group_identifiers = generation.group_identifiers
             self.ledger.environment_identifiers = generation.environment_identifiers
             self._announce_staples(self.law)
+
+    def _is_stale(self, record: Record) -> bool:
+        """Tell whether a rule or action that `record` was mapped to has been changed or deleted since."""
+        law, rule = self.law, record.verdict.rule
+        if law is None or rule is None or record.generation == law.generation.number:
+            return False
+        key = (record.generation, rule)
+        known = self._replaced.get(key)
+        if known is None:
+            before = self._policies.get(record.generation)
+            known = self._replaced[key] = before is None or not law.keeps(record.verdict, before)
+        return known
 
     def _announce_staples(self, law: Law) -> None:
         serving = (*law.environments.values(), *law.by_user.values())

@@ -113,7 +113,9 @@ def connections(snapshots: Sequence[Snapshot]) -> str:
     lines = _table(heading, rows)
     lines.append(f"{len(rows)} OF {len(rows)} RECORDS DISPLAYED")
     if any(snapshot["stale"] for snapshot in snapshots):
-        lines.append("* = the rule was replaced by a refresh since; the connection keeps what it was born with")
+        lines.append(
+            "* = the rule or an action of it was changed or deleted since; the connection keeps what it was born with"
+        )
     return "\n".join(lines)
 
 

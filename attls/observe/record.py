@@ -125,8 +125,8 @@ class Record:
 
     @property
     def stale(self) -> bool:
-        """Whether the connection was born under a policy that is no longer in force."""
-        return self.generation != self._ledger.generation
+        """Whether the rule or an action that the connection was mapped to has been changed or deleted since."""
+        return self._ledger.is_stale(self)
 
     def close(self, reason: Reason, detail: str = "") -> None:
         """Close the record: one log line, one step of the counters; every call after the first does nothing.
@@ -182,15 +182,16 @@ class Record:
 class Ledger:
     """All connections of one worker: opens their records, counts how they end, writes their messages.
 
-    `worker` (0 to 255) goes into the high bits of every connid, `first` is where its sequence starts. `generation` is
-    the policy generation in force; `identifiers` gives group and environment actions (by name) the numbers that
-    messages show; whoever swaps the policy sets both. `on_change` is called when the status of a connection changes and
-    when it is closed. `clock` returns seconds since the epoch.
+    `worker` (0 to 255) goes into the high bits of every connid, `first` is where its sequence starts. The identifiers
+    give group and environment actions (by name) the numbers that messages show; whoever swaps the policy sets them.
+    `is_stale` tells of a record whether a change of policy has left it behind; without it no policy ever changes.
+    `on_change` is called when the status of a connection changes and when it is closed. `clock` returns seconds since
+    the epoch.
     """
 
     def __init__(self, worker: int = 0, *, first: int = 1, clock: Callable[[], float] = time.time) -> None:
         self.worker = worker
-        self.generation = 0
+        self.is_stale: Callable[[Record], bool] = lambda _: False
         self.group_identifiers: Mapping[str, int] = {}
         self.environment_identifiers: Mapping[str, int] = {}
         self.records: dict[int, Record] = {}

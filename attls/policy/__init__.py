@@ -70,13 +70,17 @@ class PolicySet:
 
     def effective(self, verdict: Verdict) -> dict[str, Value]:
         """Return every effective parameter of a verdict's actions by its AT-TLS name, defaults included."""
+        coded = [action.coded for action in self.actions_of(verdict)]
+        return combine(coded, self.defaults) if coded else {}
+
+    def actions_of(self, verdict: Verdict) -> list[Action]:
+        """Return the actions of this policy that a verdict names: group, environment, connection."""
         names = (
             ("TTLSGroupAction", verdict.group),
             ("TTLSEnvironmentAction", verdict.environment),
             ("TTLSConnectionAction", verdict.connection),
         )
-        coded = [self.actions[kind, name].coded for kind, name in names if name is not None]
-        return combine(coded, self.defaults) if coded else {}
+        return [self.actions[key] for key in names if key in self.actions]
 
     def files_now(self) -> dict[Path, Stamp]:
         """Return the files of this policy as they are now; they equal `files` while nobody has changed any."""

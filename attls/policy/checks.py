@@ -165,6 +165,7 @@ def _settings(resolver: Resolver, rules: Sequence[Rule]) -> None:
             )
         _profiles(resolver, rule, node, names)
         _protocols(resolver, rule, node)
+        _signatures(resolver, rule, node)
         _companions(resolver, rule, node, names)
         _no_resumption(resolver, rule, node, names)
 
@@ -212,6 +213,25 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
             message = "lists only ciphers of TLS 1.3, so the older protocols that are on are never used"
     if message is not None:
         resolver.findings.warning(node, "cannot-meet", f"TTLSRule '{rule.name}' {message}", word=1)
+
+
+def _signatures(resolver: Resolver, rule: Rule, node: Statement) -> None:
+    # TLS 1.3 knows no PKCS#1 signatures in a handshake (RFC 8446 section 4.2.3), and ends do not fall back for that.
+    settings = rule.verdict.settings
+    assert settings is not None
+    pairs = set(settings.signature_pairs)
+    if not pairs or Protocol.TLSV1_3 not in settings.protocols or pairs & codes.TLSV1_3_RSA_PAIRS:
+        return
+    usable = bool(pairs & codes.TLSV1_3_OTHER_PAIRS)
+    who = "with an RSA certificate nobody can use it" if usable else "nobody can use it"
+    resolver.findings.warning(
+        node,
+        "cannot-meet",
+        f"TTLSRule '{rule.name}' has TLS 1.3 on, but {who}: SignaturePairs lists none of "
+        f"{', '.join(sorted(codes.TLSV1_3_RSA_PAIRS))}",
+        word=1,
+        hint="add them, or code TLSv1.3 Off",
+    )
 
 
 def _no_resumption(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str | None, ...]) -> None:

@@ -178,8 +178,24 @@ ZOS_SIGNATURE_PAIRS = (
 ZOS_TLSV1_3_CURVE = 29
 ZOS_TLSV1_3_PAIRS = ("0806", "0805", "0804")
 
+# Suite B (RFC 6460 section 3, all of it TLS 1.2): cipher suites, curves, signature pairs.
+_SUITE_B_128 = (("C02B",), (23,), ("0403",))
+_SUITE_B_192 = (("C02C",), (24,), ("0503",))
+_SUITE_B_BOTH = (("C02B", "C02C"), (23, 24), ("0403", "0503"))
+SUITE_B = {
+    "128": _SUITE_B_128,
+    "128Min": _SUITE_B_BOTH,
+    "192": _SUITE_B_192,
+    "192Min": _SUITE_B_192,
+    "All": _SUITE_B_BOTH,
+}
+
 LARGEST_NONCE = 128
 """Bytes of a nonce that responders have to take (RFC 9654 section 2.1)."""
+
+# Signature pairs that sign TLS 1.3 handshakes: by RSA keys, and by others.
+TLSV1_3_RSA_PAIRS = frozenset(ZOS_TLSV1_3_PAIRS)
+TLSV1_3_OTHER_PAIRS = frozenset({"0403", "0503", "0603", "0807", "0808"})
 
 TLSV1_3_CIPHERS = frozenset({"1301", "1302", "1303"})
 
@@ -222,6 +238,10 @@ NEGOTIABLE = frozenset(
         "CCAA",
     }
 )
+
+# The smallest keys that the TLS library here takes from a peer; with the oldest protocols it takes any RSA key.
+LEAST_RSA_BITS = 2048
+LEAST_ECC_BITS = 256
 
 # Groups and signature pairs that the TLS library here does not have, and those it uses with the oldest protocols alone.
 MISSING_GROUPS = frozenset({19, 21})

@@ -30,6 +30,7 @@ MEANS = {
     "GSK_SESSION_TICKET_SERVER_COUNT": "GSK_SESSION_TICKET_SERVER_COUNT",
     "GSK_SESSION_TICKET_SERVER_KEY_REFRESH": "GSK_SESSION_TICKET_SERVER_KEY_REFRESH",
     "GSK_SESSION_TICKET_SERVER_TIMEOUT": "GSK_SESSION_TICKET_SERVER_TIMEOUT",
+    "GSK_SUITE_B_PROFILE": "SuiteBProfile",
     "GSK_CLIENT_ECURVE_LIST": "ClientECurves",
     "GSK_CLIENT_TLS_KEY_SHARES": "ClientKeyShareGroups",
     "GSK_SERVER_TLS_KEY_SHARES": "ServerKeyShareGroups",
@@ -110,6 +111,9 @@ def read(path: Path) -> tuple[dict[str, Value], list[str]]:
         except values.BadValue as bad:
             problems.append(f"line {number}: {bad.message}")
             continue
+        if parameter.instead and not parameter.depends and parsed not in parameter.honoured:
+            # None of these parameters is refused in a policy (tests/policy/test_limits.py), so none weakens anything.
+            problems.append(f"line {number}: {name} {value} has no effect: {parameter.instead}")
         key = "V3CipherSuites" if parameter.name == "V3CipherSuites4Char" else parameter.name
         set_here[key] = (parsed,) if parameter.many and isinstance(parsed, str) else parsed  # type: ignore[assignment]
     return set_here, problems

@@ -268,11 +268,11 @@ _ENVIRONMENT = Statement(
             "SuiteBProfile",
             ("Off", "128", "128Min", "192", "192Min", "All"),
             "Off",
-            "Restrict TLS 1.2 to the ciphers, curves and signatures of Suite B.",
+            "The ciphers, curves and signatures of Suite B (RFC 6460) in place of those coded, with TLS 1.2 alone. "
+            "128 and 192 stand for one level each, 128Min and All for both, 192Min for the higher one.",
             since="V2R1",
-            honoured=("Off",),
-            instead="Suite B profiles are not built in; write the ciphers, curves and signature pairs out",
-            refused=True,
+            instead="a profile speaks TLS 1.2 alone and has ciphers, curves and signature pairs of its own",
+            depends=True,
         ),
         *_block("TTLSCipherParms", "Cipher suites."),
         *_block("TTLSSignatureParms", "Curves, groups and signature algorithms."),
@@ -395,7 +395,15 @@ _AT_BOTH_LEVELS = (
         "Whether a server that does not know the name is refused.",
         since="V2R2",
     ),
-    Parameter("ClientHandshakeSNIList", Kind.HOST, "The name to send.", many=True, since="V2R2"),
+    Parameter(
+        "ClientHandshakeSNIList",
+        Kind.HOST,
+        "The name to send.",
+        many=True,
+        since="V2R2",
+        instead="a client can send one name (RFC 6066 section 3)",
+        depends=True,
+    ),
     _choice(
         "ServerHandshakeSNI", _LEVELS, "Off", "Choose the certificate by the name that clients ask for.", since="V2R2"
     ),
@@ -500,10 +508,26 @@ _ENVIRONMENT_ADVANCED = Statement(
             "PeerMinDsaKeySize", 0, 2048, 1024, "Smallest DSA key in the peer's certificate.", unit="bits", since="V2R3"
         ),
         _number(
-            "PeerMinECCKeySize", 0, 521, 192, "Smallest EC key in the peer's certificate.", unit="bits", since="V2R3"
+            "PeerMinECCKeySize",
+            0,
+            521,
+            192,
+            "Smallest EC key in the peer's certificate.",
+            unit="bits",
+            since="V2R3",
+            instead="the TLS library here has no smaller curves",
+            depends=True,
         ),
         _number(
-            "PeerMinRsaKeySize", 0, 4096, 1024, "Smallest RSA key in the peer's certificate.", unit="bits", since="V2R3"
+            "PeerMinRsaKeySize",
+            0,
+            4096,
+            1024,
+            "Smallest RSA key in the peer's certificate.",
+            unit="bits",
+            since="V2R3",
+            instead="the TLS library takes smaller ones only where TLS 1.0, TLS 1.1 or a NULL cipher is on",
+            depends=True,
         ),
         _switch(
             "ServerScsv",

@@ -12,6 +12,7 @@ from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
 from attls.policy import codes
 from attls.policy.language import Value
 
+_REPLACED_BY_SUITE_B = ("V3CipherSuites", "ClientECurves", "ServerKexECurves", "SignaturePairs", "SignaturePairsCert")
 _WRITES_NOTHING = 32  # of Trace, whose two highest bits mean nothing anywhere
 
 
@@ -34,8 +35,33 @@ def limits(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[
         missing = [pair for pair in pairs if pair in lacking]
         if name in coded and missing:
             yield name, f"{_list(missing)} cannot be used", len(missing) == len(pairs)
+    yield from _suite_b(settings, coded)
+    yield from _key_sizes(settings, coded)
     yield from _client(settings, coded) if settings.role is HandshakeRole.CLIENT else _server(settings, coded)
     yield from _revocation(settings.revocation or Revocation(), coded)
+
+
+def _suite_b(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
+    profile = coded.get("SuiteBProfile", "Off")
+    if profile == "Off":
+        return
+    if not settings.protocols:
+        yield "SuiteBProfile", "TLSv1.2 is not on", True
+    others = [name for name in _REPLACED_BY_SUITE_B if name in coded]
+    others += [name for name in ("TLSv1", "TLSv1.1", "TLSv1.3") if coded.get(name) == "On"]
+    if others:
+        yield "SuiteBProfile", f"{_list(others)} without effect", False
+
+
+def _key_sizes(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
+    if settings.role is HandshakeRole.SERVER:  # asks its clients for nothing
+        return
+    if "PeerMinECCKeySize" in coded and settings.peer_minimum_ecc_bits < codes.LEAST_ECC_BITS:
+        yield "PeerMinECCKeySize", f"keys below {codes.LEAST_ECC_BITS} bits are refused all the same", False
+    # Where something old is on, the library runs at its lowest level, see `Environment`.
+    low = _has_old(settings) or any("NULL" in codes.CIPHERS[code] for code in settings.ciphers)
+    if "PeerMinRsaKeySize" in coded and settings.peer_minimum_rsa_bits < codes.LEAST_RSA_BITS and not low:
+        yield "PeerMinRsaKeySize", f"keys below {codes.LEAST_RSA_BITS} bits are refused all the same", False
 
 
 def _client(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple[str, str, bool]]:
@@ -45,6 +71,8 @@ def _client(settings: TlsSettings, coded: Mapping[str, Value]) -> Iterator[tuple
     without = [f"{group:04}" for group in shares if group not in curves or group in codes.MISSING_GROUPS]
     if "ClientKeyShareGroups" in coded and new and without:
         yield "ClientKeyShareGroups", f"for {_list(without)} no key share is sent", False
+    if len(settings.sni_names) > 1:
+        yield "ClientHandshakeSNIList", f"only {settings.sni_names[0]} is sent", False
     if "ClientHandshakeSNI" in coded and settings.sni_required and new:
         yield "ClientHandshakeSNI", "Required has no more effect than Optional with TLS 1.3", False
 
@@ -87,7 +115,7 @@ def _groups(name: str, groups: tuple[int, ...], coded: Mapping[str, Value]) -> I
 
 
 def _has_old(settings: TlsSettings) -> bool:
-    return any(protocol < Protocol.TLSV1_2 for protocol in settings.protocols)
+    return any(Protocol.TLSV1 <= protocol < Protocol.TLSV1_2 for protocol in settings.protocols)
 
 
 def _list(names: list[str]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from attls.model import (
@@ -512,10 +513,10 @@ class Resolver:
         for parameter, what, refused in limits(settings, coded):
             line = next(filter(None, (self._line_of(parameter, *pair) for pair in _innermost_first(names))), None)
             keyword = line.keyword if line is not None else parameter
-            if line is None and refused and names[0] is not None:
+            if line is None and names[0] is not None:
                 line = self._line_of("Envfile", ACTIONS[0], names[0])
             if line is None or (line, parameter) in self._limited:
-                continue  # from a file of environment variables, or said already
+                continue  # said already
             self._limited.add((line, parameter))
             instead = language.PARAMETERS[parameter].instead
             report = self.findings.error if refused else self.findings.warning
@@ -551,8 +552,9 @@ class Resolver:
             variables, problems = envfile.read(path)
         except OSError as error:
             variables, problems = {}, [f"{error.strerror}; nothing is taken from it"]
+        line = self._line_of("Envfile", "TTLSGroupAction", group.name or "") or group.node
         for problem in problems:
-            self.findings.warning(group.node, "envfile", f"Envfile {path}: {problem}", word=1)
+            self.findings.warning(line, "envfile", f"Envfile {path}: {problem}", word=1)
         return variables
 
     def _flatten(self, block: Block, into: dict[str, Value]) -> None:
@@ -664,7 +666,7 @@ def settings_of(effective: dict[str, Value]) -> TlsSettings:
     def maybe_number(name: str) -> int | None:
         return number(name) if name in effective else None
 
-    return TlsSettings(
+    settings = TlsSettings(
         role=HandshakeRole(effective["HandshakeRole"]),
         keyring=text("Keyring") or "",
         protocols=frozenset(protocol for name, protocol in _PROTOCOLS.items() if on(name)),
@@ -732,6 +734,25 @@ def settings_of(effective: dict[str, Value]) -> TlsSettings:
         server_ticket_key_lifetime=number("GSK_SESSION_TICKET_SERVER_KEY_REFRESH"),
         server_ticket_lifetime=number("GSK_SESSION_TICKET_SERVER_TIMEOUT"),
         revocation=_revocation(effective),
+    )
+    return _with_suite_b(settings, str(effective.get("SuiteBProfile", "Off")))
+
+
+def _with_suite_b(settings: TlsSettings, profile: str) -> TlsSettings:
+    # A profile is written out: what is negotiated, checked and displayed knows nothing of it.
+    if profile not in codes.SUITE_B:
+        return settings
+    suites, curves, pairs = codes.SUITE_B[profile]
+    return replace(
+        settings,
+        protocols=settings.protocols & {Protocol.TLSV1_2},
+        ciphers=suites,
+        client_curves=curves,
+        client_key_share_groups=(),
+        server_kex_curves=curves,
+        signature_pairs=pairs,
+        signature_pairs_cert=(),
+        certificate_curves=curves,
     )
 
 

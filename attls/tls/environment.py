@@ -56,7 +56,7 @@ _SWITCH_OFF = {
 }
 _DEFAULT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 _OLDER_DEFAULT_CIPHERS = _DEFAULT_CIPHERS + ":ECDHE+AES:DHE+AES:RSA+AESGCM:RSA+AES:@SECLEVEL=0"
-_OLD_PROTOCOLS = {Protocol.SSLV3, Protocol.TLSV1, Protocol.TLSV1_1}
+_OLD_PROTOCOLS = {Protocol.TLSV1, Protocol.TLSV1_1}
 _NO_EXTENDED_MASTER_SECRET = 0x1  # SSL_OP_NO_EXTENDED_MASTER_SECRET, an option pyOpenSSL has no name for
 _WARNED_OF_NAME = 0x100 | UNRECOGNIZED_NAME  # alert level "warning" and its number, as info callbacks get them
 _PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE: one record for each call
@@ -446,6 +446,10 @@ class Environment:
             if type(key).__name__ in kinds:
                 continue
             kinds.add(type(key).__name__)
+            if not verification.has_curve(certificate, settings.certificate_curves):
+                raise KeyringError(
+                    f"the key of certificate '{identity.label}' is on no curve of the SuiteBProfile", 428
+                )
             context.use_certificate(certificate)
             # The key room has proven the key when it read it, which takes a third of a second for RSA-4096: not again.
             own = load_pem_private_key(identity.private_key, None, unsafe_skip_rsa_key_validation=True)

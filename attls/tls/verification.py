@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
@@ -19,6 +20,7 @@ from attls.keyring import UserMap
 from attls.keyring.signatures import pair_of
 from attls.keyring.validation import Mode, Role, check
 from attls.model import HandshakeRole, TlsSettings
+from attls.policy import codes
 from attls.tls import reasons
 
 _INVALID_PURPOSE = 26  # X509_V_ERR_INVALID_PURPOSE
@@ -122,11 +124,21 @@ def check_key(certificate: crypto.X509, settings: TlsSettings) -> None:
     }.get(kind, ("", 0))
     if bits < least:
         raise RefusedError(reasons.WEAK_KEY, f"{name} with {bits} bits, policy asks for {least}")
+    if not has_curve(certificate.to_cryptography(), settings.certificate_curves):
+        raise RefusedError(reasons.WEAK_KEY, f"{name or 'this kind of'} key, policy asks for another curve")
     if certificate.get_version() + 1 < settings.peer_minimum_certificate_version:
         version = certificate.get_version() + 1
         raise RefusedError(
             reasons.OLD_CERTIFICATE, f"version {version}, policy asks for {settings.peer_minimum_certificate_version}"
         )
+
+
+def has_curve(certificate: x509.Certificate, curves: Sequence[int]) -> bool:
+    """Tell whether the key of `certificate` lies on one of `curves` (IANA group numbers); none asks for nothing."""
+    if not curves:
+        return True
+    key = certificate.public_key()
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in {codes.GROUPS[curve] for curve in curves}
 
 
 def check_mode(chain: Sequence[bytes], settings: TlsSettings) -> None:

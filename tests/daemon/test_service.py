@@ -18,7 +18,7 @@ import trio
 import trio.testing
 
 from attls import errors
-from attls.daemon.generation import Generation, load
+from attls.daemon.generation import Generation, load, renew
 from attls.daemon.handover import Handover
 from attls.daemon.mailroom import Mailroom
 from attls.daemon.service import Service
@@ -362,6 +362,61 @@ async def test_a_roll_back_puts_the_old_policy_in_force_again(house: House) -> N
         ("new", True),
         ("web", False),
     ]
+
+
+CONNECTION = """TTLSConnectionAction web-con
+{
+  ConnectionUserInstance 1
+}
+"""
+BASE = rule("web").replace(
+    "  TTLSEnvironmentActionRef", "  TTLSConnectionActionRef web-con\n  TTLSEnvironmentActionRef"
+)
+BASE = BASE.replace("TTLSEnabled On\n", "TTLSEnabled On\n  GroupUserInstance 1\n") + CONNECTION
+
+
+@pytest.mark.parametrize(
+    ("policy", "stale"),
+    [
+        (BASE, False),
+        (BASE + rule("more", port=7001), False),
+        (BASE.replace("LocalPortRange 7000", "LocalPortRange 7005"), False),
+        ("# the same in other words\n" + BASE.replace("TTLSEnabled On", "ttlsenabled  ON"), False),
+        (BASE.replace("Trace 7", "Trace 6"), True),
+        (BASE.replace("GroupUserInstance 1", "GroupUserInstance 2"), True),
+        (BASE.replace("ConnectionUserInstance 1", "ConnectionUserInstance 2"), True),
+        (BASE.replace("HandshakeRole Server\n", "HandshakeRole Server\n  EnvironmentUserInstance 1\n"), True),
+        (BASE.replace("HandshakeRole Server\n", "HandshakeRole ServerWithClientAuth\n"), True),
+        (
+            BASE.replace("TTLSEnabled On\n", "TTLSEnabled On\n  TTLSGroupAdvancedParms\n{\nSyslogFacility Auth\n}\n"),
+            True,
+        ),
+        (BASE.replace("  TTLSConnectionActionRef web-con\n", ""), True),
+        (BASE.replace("web-con", "other-con"), True),
+        (BASE.replace("TTLSRule web", "TTLSRule other"), True),
+    ],
+)
+async def test_what_changes_about_its_actions_makes_a_connection_stale(house: House, policy: str, stale: bool) -> None:
+    """Changed or deleted rules and actions do; a refresh that leaves them as they are, wherever else, does not."""
+    await house.enforce(BASE, 1)
+    house.knock().close()
+    ((record, _),) = house.reactor.carried
+    await house.enforce(policy, 2)
+    assert (record.stale, record.snapshot()["stale"]) == (stale, stale)
+    await house.enforce(BASE, 3)
+    assert not record.stale
+
+
+async def test_a_ring_that_is_read_again_leaves_no_connection_stale(house: House) -> None:
+    """New certificates are for new connections; the actions of the old ones are what they were."""
+    await house.enforce(rule("web"), 1)
+    house.knock().close()
+    ((record, _),) = house.reactor.carried
+    assert house.service.law is not None
+    generation, problems = renew(house.service.law.generation, house.store, number=2)
+    assert (problems, await house.service.prepare(generation)) == ((), [])
+    house.service.commit(2)
+    assert not record.stale
 
 
 async def test_keys_of_rules_that_are_gone_leave_the_process(house: House) -> None:

@@ -122,10 +122,10 @@ def test_groups_stay_listed_while_in_force_or_used() -> None:
 def test_the_table_marks_stale_connections() -> None:
     """A star and a closing line tell which connections a refresh left behind."""
     entry = record()
-    entry._ledger.generation = 4
+    entry._ledger.is_stale = lambda _: True
     text = display.connections([entry.snapshot()])
     assert "ftp_serv_21*" in text
-    assert "* = the rule was replaced" in text
+    assert "* = the rule or an action of it was changed" in text
 
 
 def test_prometheus_text_is_well_formed() -> None:

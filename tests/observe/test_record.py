@@ -141,12 +141,11 @@ def test_handshakes_in_flight_are_counted_by_source(ledger: Ledger) -> None:
     assert (0, {}) == (ledger.handshakes, dict(ledger.handshakes_by_source))
 
 
-def test_a_record_born_under_an_older_policy_is_stale(ledger: Ledger) -> None:
-    """Displays mark what a refresh has left behind."""
-    ledger.generation = 1
+def test_a_record_is_stale_once_the_keeper_of_the_policy_says_so(ledger: Ledger) -> None:
+    """Displays mark what a refresh has left behind, also of connections that were there before it."""
     record = ledger.open(flow(), OWNER, verdict(), generation=1)
     assert not record.snapshot()["stale"]
-    ledger.generation = 2
+    ledger.is_stale = lambda asked: asked is record
     assert record.snapshot()["stale"]
 
 

@@ -235,6 +235,24 @@ def test_protocols_and_ciphers_that_cannot_meet(
     assert words in findings[0].message
 
 
+@pytest.mark.parametrize(
+    ("pairs", "switch", "words"),
+    [
+        ("04010501", "On", "nobody can use it"),
+        ("04010403", "On", "with an RSA certificate nobody can use it"),
+        ("04010804", "On", None),
+        ("04010501", "Off", None),
+    ],
+)
+def test_signature_pairs_that_tls_1_3_cannot_use(tmp_path: Path, pairs: str, switch: str, words: str | None) -> None:
+    """RSA keys sign TLS 1.3 handshakes by PSS alone; ends that agree on it do not fall back for want of a pair."""
+    said = ("TLSv1 Off", "TLSv1.1 Off", "TLSv1.2 On", f"TLSv1.3 {switch}", "HostReferenceIdDNS a.example")
+    text = ACTIONS + client(*said, ciphers=f"  TTLSSignatureParms\n  {{\n    SignaturePairs {pairs}\n  }}\n")
+    findings = found(tmp_path, text)
+    assert ([] if words is None else ["cannot-meet"]) == codes(findings)
+    assert words is None or words in findings[0].message
+
+
 def test_parameters_without_their_companion(tmp_path: Path) -> None:
     """A name extension without a name does nothing; a host reference in the server role neither."""
     assert ["missing-companion"] == codes(found(tmp_path, ACTIONS + client(*ALL_SAID, "ClientHandshakeSNI Optional")))

@@ -9,7 +9,7 @@ import pytest
 from attls import policy
 from attls.errors import Diagnostic, PolicyError
 from attls.model import Defaults
-from attls.policy import codes
+from attls.policy import codes, envfile
 from attls.tls.ciphers import NAMES
 
 PLAIN = """
@@ -133,6 +133,11 @@ def test_what_is_honoured_is_not_spoken_of(tmp_path: Path, role: str, block: str
         ("Client", GSK, "GSK_SESSION_TICKET_CLIENT_MAXSIZE 8192", "warning"),
         ("Client", GSK, "GSK_V2_SESSION_TIMEOUT 50", "warning"),
         ("Client", MORE, "ClientHandshakeSNI Required", "warning"),
+        ("Client", MORE, "PeerMinRsaKeySize 1024", "warning"),
+        ("Client", MORE, "PeerMinECCKeySize 192", "warning"),
+        ("ServerWithClientAuth", MORE, "PeerMinRsaKeySize 2047", "warning"),
+        ("Server", MORE, "PeerMinRsaKeySize 1024", None),
+        ("Client", MORE, "PeerMinRsaKeySize 2048", None),
         ("Client", MORE, "ClientMaxSSLFragment Off", None),
         ("Client", MORE, "ClientMaxSSLFragmentLength 512", "warning"),
         ("Server", MORE, "ServerMaxSSLFragment Off", "warning"),
@@ -204,6 +209,46 @@ def test_a_directory_named_in_a_file_of_environment_variables_is_refused_too(tmp
     assert finding.source is not None
     assert "Envfile" in finding.source
     assert "GSK_LDAP_SERVER" in finding.message
+
+
+def test_two_names_for_a_server_are_one_too_many(tmp_path: Path) -> None:
+    """Only the first is sent, and the warning says which."""
+    lines = ("ClientHandshakeSNI Optional", "ClientHandshakeSNIList a.test", "ClientHandshakeSNIList b.test")
+    (finding,) = found(tmp_path, "Client", MORE, *lines)
+    assert ("warning", True) == (finding.severity, "only a.test is sent" in finding.message)
+    assert [] == found(tmp_path, "Server", MORE, *lines)
+
+
+@pytest.mark.parametrize("block", [(MORE, "TLSv1.1 On"), (CIPHER, "V3CipherSuites4Char 003BC02F")])
+def test_small_keys_are_taken_where_something_old_is_on(tmp_path: Path, block: tuple[str, str]) -> None:
+    """There the library leaves the sizes of keys to the policy."""
+    where, line = block
+    lines = (line, "}", MORE if where != MORE else "TTLSSignatureParms", "{")
+    more = ("PeerMinRsaKeySize 1024",) if where != MORE else ()
+    first = () if more else ("PeerMinRsaKeySize 1024",)
+    assert [] == found(tmp_path, "Client", where, *first, *lines, *more)
+
+
+def test_what_a_file_of_environment_variables_sets_in_vain_is_said(tmp_path: Path) -> None:
+    """Each value that is not honoured, and each that depends on others, stands at the Envfile with its line's name."""
+    (tmp_path / "variables").write_text(
+        "GSK_RENEGOTIATION=ALL\nGSK_PEER_RSA_MIN_KEY_SIZE=1024\nGSK_PROTOCOL_TLSV1_2=ON\nGSK_PROTOCOL_SSLV3=ON\n"
+    )
+    path = tmp_path / "p.policy"
+    text = PLAIN.replace("ROLE", "Client").replace("BLOCK", MORE).replace("LINES", "")
+    envfile = "TTLSEnabled On\n  TTLSGroupAdvancedParms\n  {\n    Envfile variables\n  }"
+    path.write_text(text.replace("TTLSEnabled On", envfile), encoding="utf-8")
+    findings = policy.load(path).diagnostics
+    assert [7] * 3 == [finding.line for finding in findings]
+    said = " ".join(finding.message for finding in findings)
+    for words in ("line 1: GSK_RENEGOTIATION ALL has no effect", "line 4: GSK_PROTOCOL_SSLV3 ON", "below 2048 bits"):
+        assert words in said
+
+
+def test_no_variable_is_passed_over_where_its_parameter_would_be_refused() -> None:
+    """Values from such a file are warned of, never refused: so none may weaken what a policy asks for."""
+    rows = [policy.language.PARAMETERS[name] for name in envfile.MEANS.values()]
+    assert [] == [row.name for row in rows if row.refused]
 
 
 def test_the_same_line_is_spoken_of_once(tmp_path: Path) -> None:

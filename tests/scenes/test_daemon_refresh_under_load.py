@@ -65,6 +65,29 @@ def test_nothing_passes_in_clear_while_policies_change(stage: Stage) -> None:
     sniffer.close()
 
 
+def test_only_connections_whose_actions_changed_are_stale(stage: Stage) -> None:
+    """A rule that comes elsewhere, and a ring read again, leave no mark; a raised user instance and a deletion do."""
+    raised = rule("web").replace("TTLSEnabled On\n", "TTLSEnabled On\n  GroupUserInstance 1\n")
+    daemon = stage.daemon.start(rule("web"))
+    context = client_context(stage.rings)
+    with program(stage.host), context.wrap_socket(stage.peer.connect("10.1.0.1", 7000)) as old:
+        assert echo(old) == b"hello"
+        found = []
+        for policy in (
+            rule("web") + rule("more", port=7100),
+            rule("web"),
+            raised,
+            rule("web"),
+            rule("more", port=7100),
+        ):
+            daemon.policy.write_text(policy)
+            assert daemon.ask("refresh").returncode == 0
+            (entry,) = daemon.connections()
+            found.append((entry["stale"], daemon.status()["stale"]))
+            assert echo(old) == b"hello"
+    assert found == [(False, 0), (False, 0), (True, 1), (False, 0), (True, 1)]
+
+
 def test_a_rule_that_comes_by_refresh_protects_at_once(stage: Stage) -> None:
     """Before the refresh a port is not our business, after it every new connection is TLS, and back again."""
     daemon = stage.daemon.start(rule("web"))

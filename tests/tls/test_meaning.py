@@ -27,6 +27,7 @@ from attls.tls import EngineError, Environment, WantReadError, groups, identify,
 from attls.tls.ciphers import NAMES
 from attls.tls.groups import of_client, of_server
 from tests.relay.street import TLS12, TLS13, authority, client_context, der, leaf, ring, server_context, settings
+from tests.tls import kinds
 from tests.tls.meetings import close, meet
 
 OLD = TLS12 | {Protocol.TLSV1_1}
@@ -501,6 +502,26 @@ def rsa_server_context(version: ssl.TLSVersion) -> ssl.SSLContext:
     rsa_leaf().configure_cert(context)
     context.set_ciphers("ECDHE+aRSA")
     return context
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocols", "taken"),
+    [
+        ("RSA-1024", TLS12, False),
+        ("RSA-1024", OLD, True),
+        ("RSA-2048", TLS12, True),
+        ("P-224", TLS12, False),
+        ("P-224", OLD, False),
+        ("P-256", TLS12, True),
+    ],
+)
+def test_small_keys_are_refused_where_check_says_so(
+    tmp_path: Path, kind: str, protocols: frozenset[Protocol], taken: bool
+) -> None:
+    """Whatever PeerMin…KeySize lets pass, the library has limits of its own: `codes.LEAST_RSA_BITS` and its like."""
+    environment = Environment(settings(HandshakeRole.CLIENT, protocols=protocols), kinds.ring(kind, "Client"))
+    context = kinds.other_end(tmp_path, kind, server=True)
+    assert taken == (meet(environment, context).reason is None)
 
 
 # Extensions and old habits
