@@ -14,6 +14,7 @@ It parses nothing that comes from the network. What it guards is order:
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -662,6 +663,7 @@ class Supervisor:
                 await _all(commit, workers)
             await self._steer(generation)
         except BaseException as error:
+            self._packed = []  # keys that are not in force have no business here
             with trio.CancelScope(shield=True):
                 await _all(roll_back, workers)
             if isinstance(error, trio.TooSlowError):
@@ -944,6 +946,7 @@ async def _reap(child: subprocess.Popen[bytes]) -> None:
 def run(options: Options, nest: Nest) -> None:
     """Run the daemon in this process, which `attls.daemon.run` has prepared; see there."""
     journal = "JOURNAL_STREAM" in os.environ
+    gc.set_threshold(50_000, 20, 20)  # large policies live on, and are walked in vain each time; as in workers
     with contextlib.closing(configure_log(journal=journal)):
         trio.run(Supervisor(options, HostStreet(), nest, announce=_say_ready, journal=journal).run)
 
