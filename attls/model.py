@@ -11,8 +11,33 @@ import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class _Known:
+    # An address that comes back: its text and hash, for which each connection asks, are worked out once. Equal to, and
+    # hashed like, the library's own.
+
+    def __init__(self, address: object) -> None:
+        super().__init__(address)  # type: ignore[call-arg]
+        self._text = super().__str__()
+        self._hash = super().__hash__()
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class _KnownV4(_Known, ipaddress.IPv4Address):
+    pass
+
+
+class _KnownV6(_Known, ipaddress.IPv6Address):
+    pass
 
 
 @lru_cache(maxsize=4096)  # asked twice for every connection, and peers come back
@@ -22,9 +47,9 @@ def canonical_address(text: str) -> Address:
     Raises ValueError when `text` is no IP address.
     """
     address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    if isinstance(address, ipaddress.IPv4Address):
+        return _KnownV4(address)
+    return _KnownV6(address) if address.ipv4_mapped is None else _KnownV4(address.ipv4_mapped)
 
 
 class Direction(enum.Enum):
@@ -32,6 +57,8 @@ class Direction(enum.Enum):
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
+
+    __hash__ = object.__hash__  # the enumeration's own is Python code, and every connection looks things up by this
 
 
 class Defaults(enum.Enum):
@@ -55,9 +82,9 @@ class Endpoint:
         return f"{self.address}:{self.port}"
 
     @classmethod
-    def of(cls, name: tuple[object, ...]) -> Endpoint:
+    def of(cls, name: tuple[Any, ...]) -> Endpoint:
         """Build an endpoint from a socket name such as `("::ffff:192.0.2.1", 443, 0, 0)`."""
-        return cls(canonical_address(str(name[0])), int(str(name[1])))
+        return cls(canonical_address(name[0]), name[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class Primaries:
 
     def between(self, local: Address, remote: Address) -> bool:
         """Tell whether there is any primary between two hosts: the cheap question, before a process is looked for."""
-        return (local, remote) in self._by_pair
+        return bool(self._by_pair) and (local, remote) in self._by_pair
 
     def find(self, pid: int | None, local: Address, remote: Address) -> Primary | None:
         """Return the newest primary of a process between two hosts."""

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 ACCEPT_BATCH = 8  # taken at once: each is some tenths of a millisecond that all connections wait
 ASKED_BATCH = 64  # the same when a program waits for an answer about one of them
 BACKLOG = 4096  # more than can wait in a listener
+MOST_VERDICTS = 4096  # kept for connections that no rule could tell apart
 BACK_OFF_SECONDS = 0.1
 RING_WAIT_SECONDS = 10.0
 REMEMBER_FAILURE_SECONDS = 5.0
@@ -112,10 +113,28 @@ class Law:
     rules: dict[str, Rule] = field(default_factory=dict)
     job_conditions: tuple[Conditions, ...] = ()
     jobs_wanted: dict[tuple[Direction, int], bool] = field(default_factory=dict)
+    # Verdicts by what rules look at, for the directions in which neither the client's port nor the time counts.
+    repeating: frozenset[Direction] = frozenset()
+    verdicts: dict[tuple[object, ...], Verdict] = field(default_factory=dict)
 
     def rule(self, name: str) -> Rule:
         """Return a rule by its name; raises KeyError."""
         return self.rules[name]
+
+    def judge(self, flow: Flow, owner: Owner, now: Callable[[], datetime]) -> Verdict:
+        """Return what policy says of `flow`; the next connection of the same two hosts and owner is quick."""
+        policy = self.generation.policy
+        if flow.direction not in self.repeating:
+            return policy.match(flow, owner, now())
+        local, remote = flow.local, flow.remote
+        port = local.port if flow.direction is Direction.INBOUND else remote.port
+        key = (flow.direction, port, local.address, remote.address, owner.job, owner.user)
+        verdict = self.verdicts.get(key)
+        if verdict is None:
+            if len(self.verdicts) >= MOST_VERDICTS:
+                self.verdicts.clear()
+            verdict = self.verdicts[key] = policy.match(flow, owner, now())
+        return verdict
 
     def keeps(self, verdict: Verdict, before: PolicySet) -> bool:
         """Tell whether the rule and the actions that `verdict` names stand as they stood in the policy `before`."""
@@ -221,8 +240,9 @@ class Service:
             except AttlsError as error:
                 problems.append(f"rule {rules[0]}: {with_code(error)}")
             await trio.lowlevel.checkpoint()
-        conditions = (rule.conditions for rule in generation.policy.rules)
+        conditions = [rule.conditions for rule in generation.policy.rules]
         law.job_conditions = tuple(each for each in conditions if each.job is not None)
+        law.repeating = repeating(conditions)
         if not problems:
             self._prepared[generation.number] = law
         return problems
@@ -362,7 +382,7 @@ class Service:
         if owner is None:
             self._refuse(accepted, flow, errors.NO_LISTENER)
             return
-        verdict = law.generation.policy.match(flow, owner, self._now())
+        verdict = law.judge(flow, owner, self._now)
         followed = None
         if self.primaries.between(flow.local.address, flow.remote.address):
             owner = self._owner(flow, complete=True) or owner
@@ -663,6 +683,22 @@ def reset(accepted: socket.socket) -> None:
     with contextlib.suppress(OSError):
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     accepted.close()
+
+
+# What `Law.judge` knows verdicts by, but for the client's port; whatever else a rule may ask, it cannot tell.
+_TOLD = {"directions", "local_ports", "remote_ports", "local_addresses", "remote_addresses", "job", "user"}
+_UNTOLD = tuple(each.name for each in fields(Conditions) if each.name not in _TOLD)
+
+
+def repeating(conditions: Iterable[Conditions]) -> frozenset[Direction]:
+    """Return the directions in which no rule asks for the client's port, the time, or what is not known here."""
+    found = set(Direction)
+    for each in conditions:
+        untold = any(getattr(each, name) for name in _UNTOLD)
+        for direction in each.directions:
+            if untold or (each.remote_ports if direction is Direction.INBOUND else each.local_ports):
+                found.discard(direction)
+    return frozenset(found)
 
 
 def _within(port: int, ranges: Sequence[PortRange]) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 0.01
 SETTLE_SECONDS = 0.001
 EXPIRE_SECONDS = 5.0
+MOST_WAITING = 512  # connections whose entry waits until somebody asks
 
 _log = logging.getLogger("attls.control")
 
@@ -55,24 +56,47 @@ class OwnersAndSockets(Protocol):
 
 
 class Directory:
-    """Connections by the two ends of the program's socket."""
+    """Connections by the two ends of the program's socket.
+
+    Most connections come and go without anybody asking about them, so an entry waits until somebody asks; what waits
+    is bounded.
+    """
 
     def __init__(self) -> None:
         self._by_ports: dict[int, list[tuple[int, Endpoint, Endpoint]]] = {}
         self._ports: dict[int, int] = {}
+        self._waiting: dict[int, tuple[Endpoint, Endpoint | socket.socket]] = {}
 
     def __len__(self) -> int:
-        return len(self._ports)
+        return len(self._ports) + len(self._waiting)
 
-    def add(self, connid: int, local: Endpoint, remote: Endpoint) -> None:
-        """Enter connection `connid`, whose program's socket has these ends; the last entry counts."""
-        self.remove(connid)
-        ports = local.port << 16 | remote.port
-        self._by_ports.setdefault(ports, []).append((connid, local, remote))
-        self._ports[connid] = ports
+    def add(self, connid: int, local: Endpoint, remote: Endpoint | socket.socket) -> None:
+        """Enter connection `connid`, whose program's socket has these ends; the last entry counts.
+
+        Instead of the far end it may be the socket that has it as its own name, for as long as that is open.
+        """
+        if connid in self._ports:
+            self.remove(connid)
+        self._waiting[connid] = (local, remote)
+        if len(self._waiting) > MOST_WAITING:
+            self._enter()
+
+    def _enter(self) -> None:
+        for connid, (local, remote) in self._waiting.items():
+            if isinstance(remote, socket.socket):
+                try:
+                    remote = Endpoint.of(remote.getsockname())
+                except OSError:
+                    continue  # closed, and about to be struck
+            ports = local.port << 16 | remote.port
+            self._by_ports.setdefault(ports, []).append((connid, local, remote))
+            self._ports[connid] = ports
+        self._waiting.clear()
 
     def remove(self, connid: int) -> None:
         """Strike connection `connid`, if it is there."""
+        if self._waiting.pop(connid, None) is not None:
+            return
         ports = self._ports.pop(connid, None)
         if ports is not None:
             entries = [entry for entry in self._by_ports[ports] if entry[0] != connid]
@@ -83,6 +107,8 @@ class Directory:
 
     def find(self, local: Endpoint, remote: Endpoint) -> int | None:
         """Return the connection whose program's socket has these ends."""
+        if self._waiting:
+            self._enter()
         for connid, here, there in self._by_ports.get(local.port << 16 | remote.port, ()):
             if here == local and there == remote:
                 return connid
@@ -143,7 +169,7 @@ class Switchboard:
     def dialed(self, record: Record, sock: socket.socket) -> None:
         """Note the socket on which an inbound connection goes to its program."""
         if record.flow.direction is Direction.INBOUND:
-            self.directory.add(record.connid, record.flow.local, Endpoint.of(sock.getsockname()))
+            self.directory.add(record.connid, record.flow.local, sock)
 
     def changed(self, record: Record) -> None:
         """Wake whoever waits for this connection; forget it when it has ended."""
@@ -152,8 +178,7 @@ class Switchboard:
             self._laws.pop(record.connid, None)
             self._cookies.pop(record.connid, None)
             self._service.closed(record)
-        event = self._events.pop(record.connid, None)
-        if event is not None:
+        if self._events and (event := self._events.pop(record.connid, None)) is not None:
             event.set()
             self._service.reactor.give_way()
 

@@ -11,7 +11,9 @@ import errno
 import os
 import socket
 import struct
+import sys
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from attls.errors import InterceptError
 from attls.model import Endpoint
@@ -27,30 +29,46 @@ ANY_COOKIE = 0xFFFFFFFFFFFFFFFF  # INET_DIAG_NOCOOKIE, twice
 LISTEN = 10  # TCP_LISTEN, include/net/tcp_states.h
 LOOPBACK_INDEX = 1  # `lo` is the first interface of every network namespace
 
+# In one piece each, since they are packed and read for every connection; ports are in network order, so bytes.
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
-_REQUEST = struct.Struct("=BBBBI")  # struct inet_diag_req_v2 up to the socket's id
-_IDENTITY = struct.Struct("!HH16s16s")  # struct inet_diag_sockid up to the interface
-_IDENTITY_END = struct.Struct("=III")  # interface, cookie (two words)
-_MESSAGE = struct.Struct("=BBBB")  # struct inet_diag_msg up to the socket's id
-_COUNTERS = struct.Struct("=IIIII")  # expires, receive queue, send queue, uid, inode
+_IDENTITY = "2s2s16s16sIII"  # struct inet_diag_sockid: two ports, two addresses, interface, cookie in two words
+_REQUEST = struct.Struct("=IHHII BBBBI" + _IDENTITY)  # the header, struct inet_diag_req_v2
+_ANSWER = struct.Struct("=IHHII BBBB" + _IDENTITY + "IIIII")  # the header, struct inet_diag_msg: …, uid and inode last
 _ATTRIBUTE = struct.Struct("=HH")
-_ID_SIZE = _IDENTITY.size + _IDENTITY_END.size
+_ANYBODY = {4: Endpoint(IPv4Address(0), 0), 6: Endpoint(IPv6Address(0), 0)}
 
 
 @dataclass(frozen=True, slots=True)
 class SocketFacts:
     """What the kernel says of one socket. `cookie` is unique as long as the host runs; `cgroup` is the cgroup's id.
 
-    `inode` is 0 for a socket that no process holds any more.
+    `inode` is 0 for a socket that no process holds any more. `ends` is how the kernel writes `local` and `remote`,
+    which are read only when somebody asks: a family, two ports, two addresses.
     """
 
     state: int
-    local: Endpoint
-    remote: Endpoint
+    ends: tuple[int, bytes, bytes, bytes, bytes]
     uid: int
     inode: int
     cookie: int
     cgroup: int | None
+
+    @property
+    def local(self) -> Endpoint:
+        """The socket's own end."""
+        family, port, _, address, _ = self.ends
+        return _endpoint(family, port, address)
+
+    @property
+    def remote(self) -> Endpoint:
+        """The other end."""
+        family, _, port, _, address = self.ends
+        return _endpoint(family, port, address)
+
+
+def _endpoint(family: int, port: bytes, address: bytes) -> Endpoint:
+    size = 4 if family == socket.AF_INET else 16
+    return Endpoint.of((socket.inet_ntop(family, address[:size]), int.from_bytes(port)))
 
 
 def request(
@@ -64,11 +82,25 @@ def request(
     family = socket.AF_INET if local.address.version == 4 else socket.AF_INET6
     kind, flags = (SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST) if cookie is None else (SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK)
     number = ANY_COOKIE if cookie is None else cookie
-    identity = _IDENTITY.pack(
-        local.port, remote.port, local.address.packed.ljust(16, b"\0"), remote.address.packed.ljust(16, b"\0")
-    ) + _IDENTITY_END.pack(interface, number & 0xFFFFFFFF, number >> 32)
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + identity
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
+    return _REQUEST.pack(
+        _REQUEST.size,
+        kind,
+        flags,
+        sequence,
+        0,
+        family,
+        socket.IPPROTO_TCP,
+        0,
+        0,
+        0xFFFFFFFF,
+        local.port.to_bytes(2),
+        remote.port.to_bytes(2),
+        local.address.packed,  # pack() fills up with zeros
+        remote.address.packed,
+        interface,
+        number & 0xFFFFFFFF,
+        number >> 32,
+    )
 
 
 def answer(message: bytes, sequence: int) -> SocketFacts | int | None:
@@ -81,34 +113,25 @@ def answer(message: bytes, sequence: int) -> SocketFacts | int | None:
         return -int(code)
     if kind != SOCK_DIAG_BY_FAMILY:
         return None
-    offset = _HEADER.size
-    family, state, _, _ = _MESSAGE.unpack_from(message, offset)
-    offset += _MESSAGE.size
-    local_port, remote_port, local, remote = _IDENTITY.unpack_from(message, offset)
-    _, low, high = _IDENTITY_END.unpack_from(message, offset + _IDENTITY.size)
-    offset += _ID_SIZE
-    _, _, _, uid, inode = _COUNTERS.unpack_from(message, offset)
-    offset += _COUNTERS.size
-    size = 4 if family == socket.AF_INET else 16
+    found = _ANSWER.unpack_from(message)
+    family, state, _, _, local_port, remote_port, local, remote, _, low, high, _, _, _, uid, inode = found[5:]
     return SocketFacts(
         state,
-        Endpoint.of((socket.inet_ntop(family, local[:size]), local_port)),
-        Endpoint.of((socket.inet_ntop(family, remote[:size]), remote_port)),
+        (family, local_port, remote_port, local, remote),
         uid,
         inode,
         low | high << 32,
-        _cgroup(message[offset:length]),
+        _cgroup(message, _ANSWER.size, length),
     )
 
 
-def _cgroup(attributes: bytes) -> int | None:
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, offset)
+def _cgroup(message: bytes, offset: int, end: int) -> int | None:
+    while offset + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(message, offset)
         if length < _ATTRIBUTE.size:
             break
         if kind == INET_DIAG_CGROUP_ID and length >= _ATTRIBUTE.size + 8:
-            return int(struct.unpack_from("=Q", attributes, offset + _ATTRIBUTE.size)[0])
+            return int.from_bytes(message[offset + _ATTRIBUTE.size : offset + _ATTRIBUTE.size + 8], sys.byteorder)
         offset += (length + 3) & ~3
     return None
 
@@ -139,7 +162,7 @@ class SocketDiagnosis:
         takes IPv4 too is found. A socket bound to another interface than `lo` is not: it could not be reached from
         here either. Raises OSError.
         """
-        anybody = Endpoint(type(local.address)(0), 0)  # port 0 rules out every established connection
+        anybody = _ANYBODY[local.address.version]  # port 0 rules out every established connection
         found = self._ask(local, anybody, LOOPBACK_INDEX)
         return found if found is not None and found.state == LISTEN else None
 

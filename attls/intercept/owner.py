@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import pwd
 import re
@@ -31,6 +32,7 @@ CGROUP_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 USER_NAME_SECONDS = 60.0
 LISTENER_SECONDS = 1.0  # how long the process behind a listener is taken to be alive
 MOST_LISTENERS = 4096
+MOST_NAMES = 4096
 MOST_RECENT = 64
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -176,6 +178,9 @@ class Cgroups:
                 continue  # removed while we looked
 
 
+_NO_NAMES: tuple[float, None, None, JobSource] = (-math.inf, None, None, JobSource.UNKNOWN)
+
+
 @dataclass(frozen=True, slots=True)
 class _Process:
     pid: int
@@ -188,7 +193,8 @@ class Owners:
     def __init__(self, cgroups: Cgroups | None = None) -> None:
         self._kernel = SocketDiagnosis()
         self._cgroups = cgroups if cgroups is not None else Cgroups()
-        self._users: dict[int, tuple[float, str | None]] = {}
+        # What a uid and a cgroup are called, and when that was found out.
+        self._names: dict[tuple[int, int | None], tuple[float, str | None, str | None, JobSource]] = {}
         self._listeners: dict[int, tuple[float, Owner]] = {}
         self._recent: dict[int, None] = {}
 
@@ -242,23 +248,16 @@ class Owners:
         if not facts.inode and not facts.uid:
             # Nobody holds the socket any more. Kernels before 6.17 then say uid 0 whoever it was.
             return UNKNOWN_OWNER
-        path = None if facts.cgroup is None else self._cgroups.path(facts.cgroup)
-        job, source = (path and job_of_cgroup(path)) or (None, JobSource.UNKNOWN)
-        return Owner(
-            uid=facts.uid,
-            user=self._user(facts.uid),
-            job=job,
-            job_source=source,
-            inode=facts.inode or None,
-        )
-
-    def _user(self, uid: int) -> str | None:
         now = time.monotonic()
-        known = self._users.get(uid)
-        if known is None or now - known[0] > USER_NAME_SECONDS:
-            known = (now, user_name(uid))
-            self._users[uid] = known
-        return known[1]
+        checked, user, job, source = self._names.get((facts.uid, facts.cgroup), _NO_NAMES)
+        if now - checked > USER_NAME_SECONDS:
+            path = None if facts.cgroup is None else self._cgroups.path(facts.cgroup)
+            job, source = (path and job_of_cgroup(path)) or (None, JobSource.UNKNOWN)
+            user = user_name(facts.uid)
+            if len(self._names) >= MOST_NAMES:
+                self._names.clear()
+            self._names[facts.uid, facts.cgroup] = (now, user, job, source)
+        return Owner(uid=facts.uid, user=user, job=job, job_source=source, inode=facts.inode or None)
 
     def _completed(self, owner: Owner, *, everybody: bool) -> Owner:
         inode = owner.inode

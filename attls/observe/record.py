@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attls.errors import Reason
+from attls.errors import DONE, Reason
 from attls.model import Direction, Flow, Owner, Verdict
 from attls.observe import messages
 from attls.observe.metrics import Counts
@@ -285,7 +285,7 @@ class Ledger:
             self._handshake_over(record)
         if after == HANDSHAKE:
             self.handshakes += 1
-            self.handshakes_by_source[record.source] += 1
+            self.handshakes_by_source[record.source] = self.handshakes_by_source.get(record.source, 0) + 1
             if trace & (messages.EVENT | messages.FLOW):
                 role = "HS-Client" if record.role == "Client" else "HS-Server"
                 _log.debug(
@@ -301,14 +301,16 @@ class Ledger:
             self.counts.secured[record.verdict.rule or "", record.protocol or "", record.cipher or ""] += 1
             if record.resumed:
                 self.counts.resumed += 1
-            self.event(
-                record, messages.INITIAL_HANDSHAKE, detail=f"{record.protocol or ''} {record.cipher4 or ''}".strip()
-            )
+            if trace & messages.EVENT:
+                detail = f"{record.protocol or ''} {record.cipher4 or ''}".strip()
+                self.event(record, messages.INITIAL_HANDSHAKE, detail=detail)
 
     def _handshake_over(self, record: Record) -> None:
         self.handshakes -= 1
-        self.handshakes_by_source[record.source] -= 1
-        if not self.handshakes_by_source[record.source]:
+        left = self.handshakes_by_source[record.source] - 1
+        if left:
+            self.handshakes_by_source[record.source] = left
+        else:
             del self.handshakes_by_source[record.source]
 
     def _closed(self, record: Record) -> None:
@@ -316,13 +318,16 @@ class Ledger:
         assert reason is not None
         record.closed = self._clock()
         self.records.pop(record.connid, None)
-        if record.status == HANDSHAKE:
+        if record._status == HANDSHAKE:
             self._handshake_over(record)
-        self.counts.closed[record.verdict.rule or "", reason.word] += 1
-        self.counts.bytes_in += record.bytes_in
-        self.counts.bytes_out += record.bytes_out
-        event = messages.event_of(reason, record.status)
+        counts = self.counts
+        counts.closed[record.verdict.rule or "", reason.word] += 1
+        counts.bytes_in += record.bytes_in
+        counts.bytes_out += record.bytes_out
         trace = record.verdict.trace
+        if reason is DONE and not trace & messages.EVENT:
+            return  # it ended as it should, and nobody wants to read of that
+        event = messages.event_of(reason, record.status)
         if not messages.is_failure(reason, record.status):
             self.event(record, event, code=reason.code, detail=f"- {record.detail or reason.text}")
             return

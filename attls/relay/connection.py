@@ -141,9 +141,8 @@ class Relay:
         dialing = self.dialing
         if dialing is None:
             return
-        error = dialing.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error or mask & BROKEN:
-            self.error = error
+        if mask & BROKEN:
+            self.error = error = dialing.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self.abort(errors.UNREACHABLE, os.strerror(error) if error else "the connection broke")
             return
         if not mask & select.EPOLLOUT:

@@ -187,11 +187,16 @@ class Reactor:
 
         Few different durations are in use, so each has a queue in which every new deadline belongs at the end.
         """
-        self.disarm(relay)
-        queue = self._deadlines.setdefault(seconds, {})
+        queue = relay.deadlines
+        if queue is not None:
+            del queue[relay]
+        queue = self._deadlines.get(seconds)
+        if queue is None:
+            queue = self._deadlines[seconds] = {}
         queue[relay] = self.clock() + seconds
         relay.deadlines = queue
-        self._has_deadlines.set()
+        if not self._has_deadlines.is_set():
+            self._has_deadlines.set()
 
     def disarm(self, relay: Relay) -> None:
         """Take the relay's deadline back, if it has one."""

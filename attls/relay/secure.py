@@ -29,6 +29,7 @@ from attls.tls import (
     WantReadError,
     ZeroReturnError,
     best,
+    best_flights,
     identify,
     looks_like_tls,
     resumes,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 _READ = 256 * 1024
 _PIECE = 64 * 1024  # what the engine is given at once: its buffer grows to that and never shrinks
 _UNTIL_IT_WANTS_MORE = 1 << 20  # looks: more than there can be records in one read
-_FLIGHT = 16384  # bytes taken from the engine at once in a handshake
 _HELLO = 16384  # bytes read at once while the peer has not proven itself
 _TURNS = 4  # full reads of one connection before others get their turn
 
@@ -48,6 +48,7 @@ _TURNS = 4  # full reads of one connection before others get their turn
 crossing = best(_READ)
 _received = crossing.received
 _made = crossing.made
+_flights = best_flights()
 
 
 class SecureRelay(Relay):
@@ -75,7 +76,7 @@ class SecureRelay(Relay):
         self.environment = environment
         self.engine: Engine | None = None
         self.heard = False  # the peer has sent its first byte
-        self.judged = False  # it is known whether the handshake resumes a session
+        self.judged = _flights.tells_resumption  # it is known, or will be, whether the handshake resumes a session
         self.missing = 0  # bytes that the last record given to the engine still lacks; -1: not known
         self.app_unsent: bytes = b""  # plain bytes that the program has not taken yet
         self.net_unsent: bytes = b""  # TLS bytes that the network has not taken yet
@@ -90,7 +91,8 @@ class SecureRelay(Relay):
         """Start the handshake on the network socket."""
         assert self.net is not None
         environment = self.environment
-        self._share_session()
+        if self.record.primary is not None:
+            self._share_session(self.record.primary)
         self.engine = environment.engine(self.destination, self.reactor.clock(), job=self.record.owner.job or "")
         self.record.status = HANDSHAKE
         self._arm_handshake(1 if environment.is_server else 5)
@@ -110,10 +112,9 @@ class SecureRelay(Relay):
         remote = (self.record.primary or self.record).flow.remote
         return str(remote.address), remote.port
 
-    def _share_session(self) -> None:
+    def _share_session(self, primary: Record) -> None:
         """Let a connection that follows a living one resume its session: FTP servers want that of data connections."""
-        primary = self.record.primary
-        relay = self.reactor.connections.get(primary.connid) if primary is not None else None
+        relay = self.reactor.connections.get(primary.connid)
         if isinstance(relay, SecureRelay) and relay.environment is self.environment:
             relay.keep_session()
 
@@ -155,7 +156,10 @@ class SecureRelay(Relay):
             self._walk(0, count)
             # What else has come, data or the end of the stream, is the byte loop's: nobody will announce it again.
             more = self.net_ready = count == _HELLO or bool(mask & ENDED)
-            engine.bio_write(_received[:count])
+            if type(engine) is Engine:
+                crossing.feed(engine, 0, count)
+            else:  # it looks at what it is given
+                engine.bio_write(_received[:count])
             self._step_handshake()
             if not more or self.life.state is not State.HANDSHAKE or self.over:
                 return
@@ -169,16 +173,13 @@ class SecureRelay(Relay):
     def _step_handshake(self) -> None:
         engine = self.engine
         assert engine is not None
-        done = True
+        done = False
         failure: tuple[Reason, str] | None = None
         try:
-            engine.do_handshake()
-        except WantReadError:
-            done = False
+            done = _flights.step(engine)
         except EngineError as error:
-            done = False
             failure = self.environment.explain(engine, error)
-        flight = self._take_from_engine()
+        flight = _flights.take(engine)
         if flight:
             if not self.judged and self.environment.is_server:
                 self._judge_resumption(flight)
@@ -196,6 +197,8 @@ class SecureRelay(Relay):
         record.protocol = engine.get_protocol_version_name()
         record.cipher4, record.cipher = identify(engine.get_cipher_name() or "")
         record.key_share = engine.get_group_name()
+        if _flights.tells_resumption:
+            record.resumed = _flights.resumed(engine)
         if self.environment.knows_users:
             try:
                 record.cert_user = self.environment.user(engine)
@@ -242,14 +245,7 @@ class SecureRelay(Relay):
     def _take_from_engine(self) -> bytes:
         engine = self.engine
         assert engine is not None
-        answer = b""
-        try:
-            answer = engine.bio_read(_FLIGHT)
-            while len(answer) % _FLIGHT == 0:
-                answer += engine.bio_read(_FLIGHT)
-        except WantReadError:
-            pass  # the engine has nothing more to say
-        return answer
+        return _flights.take(engine)
 
     # Carrying bytes
 
@@ -520,7 +516,8 @@ class SecureRelay(Relay):
         self.finish_if_drained()
 
     def _shut_app(self) -> None:
-        shut(self.app)
+        if self.life.state is not State.CLOSED or not self.drained():  # else closing it says the same
+            shut(self.app)
         self.finish_if_drained()
 
     def drained(self) -> bool:

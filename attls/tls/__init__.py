@@ -10,6 +10,7 @@ from OpenSSL.SSL import SysCallError, WantReadError, ZeroReturnError
 from attls.tls.ciphers import identify
 from attls.tls.crossing import RECORD, best
 from attls.tls.environment import Environment
+from attls.tls.flights import best as best_flights
 from attls.tls.hello import APPLICATION_DATA, looks_like_tls, resumes
 from attls.tls.inquiry import Inquiry, Question, Reply
 from attls.tls.stapling import Staples
@@ -30,6 +31,7 @@ __all__ = [
     "WantReadError",
     "ZeroReturnError",
     "best",
+    "best_flights",
     "identify",
     "looks_like_tls",
     "resumes",

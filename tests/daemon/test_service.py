@@ -293,6 +293,56 @@ async def test_processes_are_looked_for_only_when_it_matters(house: House) -> No
     assert looks == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "",
+        "RemotePortRange 50000",
+        "RemoteAddr 10.0.0.2",
+        "Userid SRV",
+        "Jobname REDIS*",
+        "IpTimeCondition { TimeOfDayRange 11:00-12:30 }",
+    ],
+)
+async def test_what_was_decided_before_is_what_policy_says_now(house: House, condition: str) -> None:
+    """Each of many connections, most of them like an earlier one, is judged as the policy judges it alone."""
+    ours = rule("web").replace("Direction", condition.replace("{", "\n{\n").replace("}", "\n}") + "\n  Direction")
+    await house.enforce(ours + rule("out", direction="Outbound"))
+    law = house.service.law
+    assert law is not None
+    first = flow()
+    flows = [
+        first,
+        flow(7001),
+        flow(direction=Direction.OUTBOUND),
+        dataclasses.replace(first, remote=dataclasses.replace(first.remote, port=50001)),
+        dataclasses.replace(first, remote=dataclasses.replace(first.remote, address=canonical_address("10.0.0.3"))),
+        dataclasses.replace(first, local=dataclasses.replace(first.local, address=canonical_address("10.0.0.4"))),
+    ]
+    owners = [OWNER, Owner(), Owner(user="other"), Owner(user="srv", job="REDIS-1"), Owner(user="SRV", job="NGINX")]
+    moments = [datetime(2024, 1, 1, 12), datetime(2024, 1, 1, 13)]
+    asked = [(flow, owner, now) for now in moments for owner in owners for flow in flows] * 2
+    expected = [law.generation.policy.match(flow, owner, now) for flow, owner, now in asked]
+    assert expected == [law.judge(flow, owner, lambda now=now: now) for flow, owner, now in asked]  # type: ignore[misc]
+
+
+async def test_what_is_remembered_of_the_past_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many hosts come by, few verdicts are kept, and none from before a refresh."""
+    monkeypatch.setattr("attls.daemon.service.MOST_VERDICTS", 2)
+    await house.enforce(rule("web"))
+    law = house.service.law
+    assert law is not None
+    kept = []
+    for last in range(5):
+        other = Flow(Direction.INBOUND, flow().local, Endpoint(canonical_address(f"10.0.1.{last}"), 50000))
+        assert "web" == law.judge(other, OWNER, datetime.now).rule
+        kept.append(len(law.verdicts))
+    assert [1, 2, 1, 2, 1] == kept
+    await house.enforce(rule("other"), 2)
+    assert house.service.law is not None
+    assert "other" == house.service.law.judge(flow(), OWNER, datetime.now).rule
+
+
 async def test_the_ring_of_a_user_is_asked_for_once(house: House, autojump_clock: trio.testing.MockClock) -> None:
     """Connections of one user wait for the same answer, and later ones need none."""
     house.answer = Store(house.store).ring("SRV/RING")

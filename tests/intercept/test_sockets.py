@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from attls.intercept.sockets import (
     dial_outbound,
     open_listeners,
 )
-from attls.model import Direction, Endpoint, Flow
+from attls.model import Direction, Endpoint, Flow, canonical_address
 from tests.namespaces import Namespace, namespace, needs_namespaces
 
 
@@ -35,6 +36,18 @@ from tests.namespaces import Namespace, namespace, needs_namespaces
 def private() -> Iterator[Namespace]:
     with namespace("sockets") as made:
         yield made
+
+
+@given(st.ip_addresses())
+def test_an_address_that_comes_back_is_the_same_address(address: IPv4Address | IPv6Address) -> None:
+    """A canonical address is equal to the library's own, looks and hashes like it, and survives pickling."""
+    found = canonical_address(str(address))
+    mapped = getattr(address, "ipv4_mapped", None)
+    expected = mapped if mapped is not None else address
+    again = pickle.loads(pickle.dumps(found))
+    assert [(expected, str(expected), hash(expected), expected.packed)] * 2 == [
+        (each, str(each), hash(each), each.packed) for each in (found, again)
+    ]
 
 
 def spread(address: str, count: int) -> int:
