@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -212,6 +213,19 @@ class Protocol(enum.IntEnum):
     TLSV1_1 = 0x0302
     TLSV1_2 = 0x0303
     TLSV1_3 = 0x0304
+
+
+def without_gap(protocols: Iterable[Protocol]) -> frozenset[Protocol]:
+    """Return the newest of `protocols` down to the first that is missing: what a client here can offer.
+
+    The TLS library offers everything from an oldest to a newest version; with a gap it would take the older part.
+    """
+    kept: set[Protocol] = set()
+    for protocol in sorted(protocols, reverse=True):
+        if kept and protocol + 1 not in kept:
+            break
+        kept.add(protocol)
+    return frozenset(kept)
 
 
 @dataclass(frozen=True, slots=True)

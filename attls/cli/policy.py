@@ -6,6 +6,7 @@ yes (0) or no (1). Diagnostics are the answer of `check` and go to standard outp
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -282,7 +283,7 @@ def convert_stunnel(stunnel_conf: Path, out: Path | None) -> None:
         text = stunnel_conf.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise AttlsError(f"cannot read {stunnel_conf}: {error.strerror}") from error
-    converted = convert.from_stunnel(stunnel_conf, text)
+    converted = convert.from_stunnel(stunnel_conf, text, port_of=_port_of)
     print_diagnostics(converted.diagnostics)
     if out is None:
         click.echo(converted.policy, nl=False)
@@ -294,10 +295,22 @@ def convert_stunnel(stunnel_conf: Path, out: Path | None) -> None:
     sys.exit(1 if any(finding.severity == "error" for finding in converted.diagnostics) else 0)
 
 
+def _port_of(service: str) -> int | None:
+    try:
+        return socket.getservbyname(service, "tcp")
+    except OSError:
+        return None
+
+
 def _ruling(explanation: law.Explanation) -> str:
     # The last line of an explanation: what comes of it all.
     verdict = explanation.verdict
     if verdict.rule is None:
+        if any(step.reason.endswith("is not known") for step in explanation.trace):
+            return (
+                "no rule fits what is known: the connection stays in the clear, unless one fits when more is given "
+                "(--local, --remote, --user, --job)"
+            )
         return "no rule fits: the connection stays in the clear"
     if verdict.settings is None:
         return f"rule {verdict.rule} says TTLSEnabled Off: the connection stays in the clear"

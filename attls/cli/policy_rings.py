@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from attls.daemon.generation import with_code
 from attls.errors import Diagnostic, KeyringError
-from attls.keyring import Identity, Keyring, Store, certificates
+from attls.keyring import Identity, Keyring, Store, Usage, certificates
 from attls.keyring.revocation import crl_problem, is_list_of, read_crl
 from attls.keyring.signatures import check_pair
 from attls.model import HandshakeRole, Protocol, Revocation, TlsSettings
@@ -32,34 +32,52 @@ def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Di
         if settings is None or not settings.keyring:
             continue
         user = None if rule.conditions.user is None or set(rule.conditions.user) & {"*", "?"} else rule.conditions.user
-        if "/" not in settings.keyring and user is None:
-            continue  # each user's own ring: which users there will be is not known here
-        if (settings, user) in told:
-            continue
-        told.add((settings, user))
-        try:
-            ring = store.ring(
-                settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
-            )
-        except KeyringError as error:
-            yield _at(rule, "error", "missing-ring", with_code(error))
-            continue
-        for severity, code, what in _of_ring(settings, ring, now):
-            if (settings.keyring, user, what) not in told:
-                told.add((settings.keyring, user, what))
-                yield _at(rule, severity, code, what)
+        users: list[str | None] = [user]
+        if user is None and _is_of_each_user(settings.keyring):
+            try:
+                users = [ring.owner for ring in store.rings() if ring.name == settings.keyring]
+            except KeyringError as error:
+                yield _at(rule, "error", "missing-ring", with_code(error))
+                continue
+            if not users:
+                yield _at(rule, "error", "missing-ring", f"no user has a ring of the name '{settings.keyring}'")
+        for user in users:
+            if (settings, user) in told:
+                continue
+            told.add((settings, user))
+            try:
+                ring = store.ring(
+                    settings.keyring, user, password=settings.keyring_password, stash_file=settings.keyring_stash_file
+                )
+            except KeyringError as error:
+                yield _at(rule, "error", "missing-ring", with_code(error))
+                continue
+            for severity, code, what in _of_ring(settings, ring, now):
+                if (settings.keyring, user, what) not in told:
+                    told.add((settings.keyring, user, what))
+                    yield _at(rule, severity, code, what)
+
+
+def _is_of_each_user(reference: str) -> bool:
+    # Which users there will be is not known here; those who have such a ring are looked at.
+    return "/" not in reference
 
 
 def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tuple[str, str, str]]:
     if not ring.trust_anchors() and settings.role is not HandshakeRole.SERVER:
         yield "warning", "no-authority", f"ring {ring.name} trusts no authority"
+    if settings.role is not HandshakeRole.SERVER and not ring.name.startswith("*"):  # virtual rings are others' care
+        for entry in ring.entries:
+            if entry.is_trusted and entry.usage is not Usage.PERSONAL:
+                yield from _end(f"authority '{entry.label}' of {entry.owner}", entry.certificate, now)
     identities = []
     fits = False
     for label in _labels(settings):
         try:
             identity = ring.identity(label)
         except KeyringError as error:
-            yield "error", "missing-label", with_code(error)
+            if label is not None or settings.role is not HandshakeRole.CLIENT:  # a client needs none
+                yield "error", "missing-label", with_code(error)
             continue
         identities.append(identity)
         certificate = certificates.load_certificate(identity.certificate)
@@ -70,14 +88,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
                 "cannot-meet",
                 f"the key of certificate '{identity.label}' of {identity.owner} is on no curve of the SuiteBProfile",
             )
-        ends = certificate.not_valid_after_utc
-        if ends - now < _EXPIRES_SOON:
-            verb = "expired" if ends <= now else "expires"
-            yield (
-                "warning",
-                "expires-soon",
-                f"certificate '{identity.label}' of {identity.owner} {verb} on {ends:%Y-%m-%d}",
-            )
+        yield from _end(f"certificate '{identity.label}' of {identity.owner}", identity.certificate, now)
     if settings.role is not HandshakeRole.CLIENT and identities and not fits:
         label, owner = identities[0].label, identities[0].owner
         yield (
@@ -87,6 +98,12 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
             f"{owner}: nothing can be agreed on",
         )
     yield from _of_revocation(settings, ring, identities, now)
+
+
+def _end(what: str, certificate: bytes, now: datetime) -> Iterator[tuple[str, str, str]]:
+    ends = certificates.load_certificate(certificate).not_valid_after_utc
+    if ends - now < _EXPIRES_SOON:
+        yield "warning", "expires-soon", f"{what} {'expired' if ends <= now else 'expires'} on {ends:%Y-%m-%d}"
 
 
 def _of_revocation(
@@ -135,7 +152,7 @@ def _labels(settings: TlsSettings) -> tuple[str | None, ...]:
     if settings.certificate_label == "":
         return ()
     if settings.role is HandshakeRole.CLIENT:
-        return () if settings.certificate_label is None else (settings.certificate_label,)
+        return (settings.certificate_label,)
     named = (*settings.server_certificate_labels, *(label for _, label in settings.server_sni))
     return named or (settings.certificate_label,)
 

@@ -7,7 +7,7 @@ at the statement to change, and names the other one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -19,6 +19,8 @@ from attls.model import (
     HandshakeRole,
     Owner,
     Protocol,
+    Revocation,
+    without_gap,
 )
 from attls.policy import codes, times
 from attls.policy.language import EFFECTIVE, Value
@@ -31,6 +33,12 @@ from attls.policy.text import Statement
 # Pairs of rules that are compared for partial shadows before we stop looking: a second or two.
 _MOST_PAIRS = 1_000_000
 _PROTOCOL_SWITCHES = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_NAMES = {
+    Protocol.TLSV1: "TLSv1",
+    Protocol.TLSV1_1: "TLSv1.1",
+    Protocol.TLSV1_2: "TLSv1.2",
+    Protocol.TLSV1_3: "TLSv1.3",
+}
 _OF_SESSIONS = ("GSK_V3_SESSION_TIMEOUT", "GSK_V3_SIDCACHE_SIZE", "GSK_SESSION_TICKET_SERVER_TIMEOUT")
 
 
@@ -41,7 +49,7 @@ def examine(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher, now: da
     _shadowed_rules(resolver, rules, matcher)
     _partly_switched_off(resolver, rules)
     _settings(resolver, rules)
-    _own_traffic(resolver, rules, matcher, now)
+    _own_traffic(resolver, rules, matcher)
 
 
 def _unused_names(resolver: Resolver) -> None:
@@ -198,6 +206,7 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
     usable = {protocol for protocol in settings.protocols if protocol >= Protocol.TLSV1}
     new, old = Protocol.TLSV1_3 in usable, bool(usable - {Protocol.TLSV1_3})
     ciphers = set(settings.ciphers)
+    negotiable = ciphers & codes.NEGOTIABLE
     message = None
     if not usable:
         message = "has no protocol switched on that this system speaks, so no handshake can succeed"
@@ -211,8 +220,28 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
             message = "has TLS 1.3 on but lists none of its ciphers (1301, 1302, 1303), so it is never used"
         elif old and not old_ciphers:
             message = "lists only ciphers of TLS 1.3, so the older protocols that are on are never used"
+        elif not negotiable:
+            message = "lists only ciphers that the TLS library here does not have: nothing can be agreed on"
+        elif usable <= {Protocol.TLSV1, Protocol.TLSV1_1} and not any(map(_fits_tls_1_0, negotiable)):
+            message = "lists only ciphers that need TLS 1.2, which is switched off: nothing can be agreed on"
+    offered = without_gap(usable)
+    if settings.role is HandshakeRole.CLIENT and offered != usable:
+        left_out = ", ".join(_NAMES[protocol] for protocol in sorted(usable - offered))
+        resolver.findings.warning(
+            node,
+            "no-effect",
+            f"TTLSRule '{rule.name}': as a client it never uses {left_out}, because a version between those that are "
+            "on is off, and the TLS library here offers no gap",
+            word=1,
+            hint=f"code {left_out} Off" if len(usable - offered) == 1 else "switch them off, or the gap on",
+        )
     if message is not None:
         resolver.findings.warning(node, "cannot-meet", f"TTLSRule '{rule.name}' {message}", word=1)
+
+
+def _fits_tls_1_0(code: str) -> bool:
+    # Suites with a hash of their own in the name are defined for TLS 1.2 and newer alone (RFC 5246 appendix A.5).
+    return codes.CIPHERS[code].endswith(("_SHA", "_MD5"))
 
 
 def _signatures(resolver: Resolver, rule: Rule, node: Statement) -> None:
@@ -270,7 +299,7 @@ def _companions(resolver: Resolver, rule: Rule, node: Statement, names: tuple[st
                 )
 
 
-def _own_traffic(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher, now: datetime) -> None:
+def _own_traffic(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher) -> None:
     # Checking for revocation makes connections of its own. Ours are exempt from interception, but the same rule would
     # break every other program that asks the same responder in the clear.
     asked: set[tuple[str, Rule]] = set()
@@ -278,24 +307,47 @@ def _own_traffic(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher, no
         revocation = rule.verdict.settings.revocation if rule.verdict.settings is not None else None
         if revocation is None:
             continue
-        places = [(revocation.ocsp_url, 80)] if revocation.ocsp_url is not None else []
-        places += [(f"ldap://{server}", revocation.ldap_port) for server in revocation.ldap_servers]
-        if revocation.lists_by_http or revocation.ocsp_from_certificate:
-            places.append(("http://", 80))
-        for place, default_port in places:
+        for place, default_port, what in _asked_places(revocation):
             host, port = _host_and_port(place, default_port)
-            index = matcher.find(Question(Direction.OUTBOUND, None, None, host, port), Owner(), now)
-            if index is None or not rules[index].verdict.enabled or (place, rules[index]) in asked:
+            catching = _first_with_tls(rules, matcher, Question(Direction.OUTBOUND, None, None, host, port))
+            if catching is None or (place, catching) in asked:
                 continue
-            asked.add((place, rules[index]))
-            what = place if len(place) > 7 else "responders on port 80"
+            asked.add((place, catching))
             resolver.findings.warning(
-                _node(resolver, rules[index]),
+                _node(resolver, catching),
                 "revocation-traffic",
-                f"TTLSRule '{rules[index].name}' would put TLS on connections to {what}, which rule '{rule.name}' asks "
+                f"TTLSRule '{catching.name}' would put TLS on connections to {what}, which rule '{rule.name}' asks "
                 "about revocation in the clear",
                 word=1,
             )
+
+
+def _asked_places(asked: Revocation) -> Iterator[tuple[str, int, str]]:
+    # Where connections about revocation go: as a URL, with the port if that says none, and in words. Where there is a
+    # proxy they go there.
+    by_ocsp = asked.ocsp_url is not None or asked.ocsp_from_certificate
+    for asks, proxy, port in (
+        (by_ocsp, asked.ocsp_proxy, asked.ocsp_proxy_port),
+        (asked.lists_by_http, asked.http_proxy, asked.http_proxy_port),
+    ):
+        if asks and proxy is not None:
+            yield f"http://{proxy}", port, f"the proxy {proxy} port {port}"
+    if asked.ocsp_url is not None and asked.ocsp_proxy is None:
+        yield asked.ocsp_url, 80, asked.ocsp_url
+    for server in asked.ldap_servers:
+        yield f"ldap://{server}", asked.ldap_port, f"ldap://{server}"
+    if (asked.lists_by_http and asked.http_proxy is None) or (asked.ocsp_from_certificate and asked.ocsp_proxy is None):
+        yield "http://", 80, "responders on port 80"
+
+
+def _first_with_tls(rules: Sequence[Rule], matcher: Matcher, question: Question) -> Rule | None:
+    # The rule that puts TLS on such a connection of a program that is not known, at whatever time.
+    for index in matcher.find_all(question, Owner(), None, before=len(rules)):
+        if rules[index].verdict.enabled:
+            return rules[index]
+        if not rules[index].conditions.times:
+            return None
+    return None
 
 
 def _host_and_port(place: str, default_port: int) -> tuple[Address | None, int]:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from attls.model import Address, AddressRange, Conditions, Direction, Owner, TimeCondition, Verdict
-from attls.policy import PolicySet, Rule
+from attls.policy import PolicySet, Rule, times
 from attls.policy.language import Value
 from attls.policy.match import Question, addresses_text, ports_text
 from attls.policy.show import as_value
@@ -24,7 +24,7 @@ from attls.policy.values import merge_addresses, merge_ports
 
 # Names of actions and instance numbers are how a policy is organised, not what it does.
 _NOT_A_CHANGE = ("Trace", "SyslogFacility", "CtraceClearText")
-_Rules = tuple[str | None, str | None]  # the rule before and the rule after
+_Rules = tuple[tuple[object, ...], tuple[object, ...]]  # those before and those after, with their times
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +46,35 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
     """Yield what changes for the connections that some rule of either policy is about, in the new policy's order."""
     edges = _edges((*old.rules, *new.rules))
     told: set[str] = set()
-    for rule, direction in _rules_of_both(old, new):
+    left = _MOST_CELLS
+    for rule, direction in _rules_that_differ(old, new):
         outcomes: dict[_Rules, list[Conditions]] = {}
         rulings: dict[_Rules, tuple[_Ruling, _Ruling]] = {}
-        for cell in _cells(replace(rule.conditions, directions=frozenset({direction})), edges):
+        whole = replace(rule.conditions, directions=frozenset({direction}))
+        for cell in _cells(whole, edges, max(_FEW_CELLS, min(left, _MOST_CELLS_AT_ONCE))):
             question, owner = witness(cell, direction)
-            before, after = _ruling_of(old, question, owner), _ruling_of(new, question, owner)
-            key = (before.verdict.rule, after.verdict.rule)
+            before, looked = _ruling_of(old, question, owner)
+            after, looked_again = _ruling_of(new, question, owner)
+            left -= looked + looked_again
+            key = (_rules_of(before), _rules_of(after))
             outcomes.setdefault(key, []).append(cell)
             rulings[key] = (before, after)
         for key, cells in outcomes.items():
             before, after = rulings[key]
-            # The times of a rule are part of what it does, though not of which connections it is about.
-            same_settings = (before.verdict.settings, before.verdict.tls == "on") == (
-                after.verdict.settings,
-                after.verdict.tls == "on",
-            )
-            if same_settings and before.times == after.times:
+            if _outcomes(before) == _outcomes(after):
                 continue
             for conditions in _joined(cells):
                 connections = describe(conditions, direction)
                 if connections in told:
                     continue
                 told.add(connections)
-                parameters = {} if same_settings else _differences(old, before.verdict, new, after.verdict)
                 yield Change(
                     connections,
                     _in_words(before),
                     _in_words(after),
-                    parameters,
-                    before.verdict.rule,
-                    after.verdict.rule,
+                    next(filter(None, _all_differences(old, before, new, after)), {}),
+                    before[0].verdict.rule,
+                    after[0].verdict.rule,
                 )
 
 
@@ -120,26 +118,72 @@ def witness(conditions: Conditions, direction: Direction) -> tuple[Question, Own
     )
 
 
-def _rules_of_both(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direction]]:
+def _rules_that_differ(old: PolicySet, new: PolicySet) -> Iterator[tuple[Rule, Direction]]:
+    # Connections that no such rule is about meet the same rules in the same order as before.
+    def facts(rule: Rule) -> tuple[object, ...]:
+        return rule.name, rule.priority, rule.conditions, _outcome(rule.verdict)
+
+    same = set(map(facts, old.rules)).intersection(map(facts, new.rules))
     for policy in (new, old):
         for rule in policy.rules:
-            for direction in sorted(rule.conditions.directions, key=lambda item: item.value):
-                yield rule, direction
+            if facts(rule) not in same:
+                for direction in sorted(rule.conditions.directions, key=lambda item: item.value):
+                    yield rule, direction
 
 
 @dataclass(frozen=True, slots=True)
-class _Ruling:
+class _Step:
+    # What a connection gets at some times, or always where there are none.
     verdict: Verdict
-    times: tuple[TimeCondition, ...]
+    times: tuple[TimeCondition, ...] = ()
+
+    @property
+    def outcome(self) -> tuple[object, bool]:
+        return _outcome(self.verdict)
 
 
-def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> _Ruling:
-    # Whatever the hour: the first rule that could ever apply, and when it does.
+def _outcome(verdict: Verdict) -> tuple[object, bool]:
+    return verdict.settings, verdict.tls == "on"
+
+
+_Ruling = tuple[_Step, ...]  # in search order; the last one holds at all times
+
+
+def _ruling_of(policy: PolicySet, question: Question, owner: Owner) -> tuple[_Ruling, int]:
+    # Whatever the hour: the rules that apply at some time, up to the first that always does; and how many were found.
+    first = policy.matcher.find(question, owner, None)
+    if first is None:
+        return (_Step(Verdict()),), 1
+    if not policy.rules[first].conditions.times:
+        return (_Step(policy.rules[first].verdict),), 1
+    steps: list[_Step] = []
     found = policy.matcher.find_all(question, owner, None, before=len(policy.rules))
-    if not found:
-        return _Ruling(Verdict(), ())
-    rule = policy.rules[found[0]]
-    return _Ruling(rule.verdict, rule.conditions.times)
+    for index in found:
+        rule = policy.rules[index]
+        steps.append(_Step(rule.verdict, rule.conditions.times))
+        if not rule.conditions.times:
+            break
+    else:
+        steps.append(_Step(Verdict()))
+    # A rule that says at times what would hold anyway says nothing, and neighbours that say the same are one.
+    kept: list[tuple[Verdict, dict[TimeCondition, None]]] = [(steps.pop().verdict, {})]
+    for step in reversed(steps):
+        verdict, when = kept[-1]
+        if step.outcome != _outcome(verdict):
+            kept.append((step.verdict, dict.fromkeys(step.times)))
+        elif len(kept) > 1:
+            kept[-1] = (step.verdict, when)
+            when.update(dict.fromkeys(step.times))
+    return tuple(_Step(verdict, tuple(when)) for verdict, when in reversed(kept)), len(found)
+
+
+def _rules_of(ruling: _Ruling) -> tuple[object, ...]:
+    return tuple((step.verdict.rule, step.times) for step in ruling)
+
+
+def _outcomes(ruling: _Ruling) -> list[tuple[object, ...]]:
+    # The times of a rule are part of what it does, though not of which connections it is about.
+    return [(*step.outcome, frozenset(step.times)) for step in ruling]
 
 
 def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
@@ -151,7 +195,10 @@ def _first_address(ranges: tuple[AddressRange, ...]) -> Address | None:
 # A rule's connections are cut where any other rule begins or ends, so that each piece has one outcome in each policy.
 
 _FACTS = ("local_ports", "remote_ports", "local_addresses", "remote_addresses")
-_MOST_PIECES = 12  # of one fact; a rule that is cut into more is looked at whole
+# Pieces that the rules of two policies are cut into: a rule of more is not cut by the facts that make it too many.
+_MOST_CELLS = 300_000  # in all; one counts as often as there are rules that fit it
+_MOST_CELLS_AT_ONCE = 20_000  # of one rule
+_FEW_CELLS = 12  # of each rule when those are used up
 _Edges = dict[str, list[tuple[int, int]]]
 
 
@@ -166,11 +213,11 @@ def _edges(rules: Iterable[Rule]) -> _Edges:
     return {fact: sorted(edges) for fact, edges in found.items()}
 
 
-def _cells(conditions: Conditions, edges: _Edges) -> list[Conditions]:
+def _cells(conditions: Conditions, edges: _Edges, most: int) -> list[Conditions]:
     cells = [conditions]
     for fact in _FACTS:
-        pieces = _pieces(getattr(conditions, fact), edges[fact])
-        if len(pieces) > 1 and len(pieces) * len(cells) <= _MOST_PIECES**2:
+        pieces = _pieces(getattr(conditions, fact), edges[fact], most // len(cells))
+        if len(pieces) > 1:
             cells = [_with(cell, {fact: (piece,)}) for cell in cells for piece in pieces]
     return cells
 
@@ -179,20 +226,21 @@ def _with(conditions: Conditions, facts: dict[str, Any]) -> Conditions:
     return replace(conditions, **facts)
 
 
-def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]]) -> list[Any]:
-    pieces = []
+def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]], most: int) -> list[Any]:
+    # Nothing where there would be more than `most`.
+    pieces: list[Any] = []
     for item in ranges:
         version = getattr(item, "version", 0)
         low = bisect_right(edges, (version, item.first))
         high = bisect_left(edges, (version, item.last + 1))
-        if high - low >= _MOST_PIECES:
+        if len(pieces) + high - low >= most:
             return []
         starts = [item.first, *(number for _, number in edges[low:high])]
         pieces += [
             replace(item, first=start, last=end - 1)
             for start, end in zip(starts, [*starts[1:], item.last + 1], strict=True)
         ]
-    return pieces if len(pieces) <= _MOST_PIECES else []
+    return pieces
 
 
 def _joined(cells: list[Conditions]) -> list[Conditions]:
@@ -208,7 +256,11 @@ def _joined(cells: list[Conditions]) -> list[Conditions]:
 
 
 def _in_words(ruling: _Ruling) -> str:
-    verdict = ruling.verdict
+    return ", else ".join(_step_in_words(step) for step in ruling)
+
+
+def _step_in_words(step: _Step) -> str:
+    verdict = step.verdict
     if verdict.rule is None:
         text = "in the clear (no rule)"
     elif verdict.settings is None:
@@ -216,7 +268,15 @@ def _in_words(ruling: _Ruling) -> str:
     else:
         settings = verdict.settings
         text = f"TLS as {settings.role.value} with key ring {settings.keyring or '(none)'} (rule {verdict.rule})"
-    return f"{text}, at times" if ruling.times else text
+    return f"{text} {times.in_words(step.times)}" if step.times else text
+
+
+def _all_differences(
+    old: PolicySet, before: _Ruling, new: PolicySet, after: _Ruling
+) -> Iterator[dict[str, tuple[object, object]]]:
+    for was, will_be in zip(before, after, strict=False):
+        if was.outcome != will_be.outcome:
+            yield _differences(old, was.verdict, new, will_be.verdict)
 
 
 def _differences(old: PolicySet, before: Verdict, new: PolicySet, after: Verdict) -> dict[str, tuple[object, object]]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from attls.errors import Diagnostic
 from attls.policy import codes
+from attls.policy.values import is_host
 
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 _VERSIONS = {"SSLv3": 0, "TLSv1": 1, "TLSv1.1": 2, "TLSv1.2": 3, "TLSv1.3": 4}
@@ -70,22 +72,35 @@ _WITHOUT_MEANING = frozenset(
         "libwrap",
     }
 )
+# What has no place in a policy, and why that is no harm or what to do.
+_LEFT_OUT = {
+    "include": "convert those files by themselves",
+    "crlpath": "bring the lists in with: attls cert import-crl",
+    "checkip": "certificates are checked by name here: code HostReferenceIdDNS",
+    "checkemail": "certificates are checked by name here: code HostReferenceIdDNS",
+    "session": "sessions are kept as each end can",
+    "capath": "put the authorities of that directory on the ring yourself",
+    "exec": "nothing starts the program here: it has to listen by itself, or behind inetd or a socket unit of systemd",
+    "execargs": "it goes with exec",
+    "pty": "it goes with exec",
+    "redirect": "whoever brings no good certificate is refused",
+    "psksecrets": "there are no pre-shared keys here: give the server a certificate",
+    "pskidentity": "there are no pre-shared keys here: give the server a certificate",
+}
 _KNOWN = frozenset(
     {
+        *_LEFT_OUT,
         "accept",
         "connect",
         "client",
         "cert",
         "key",
         "cafile",
-        "capath",
         "verify",
         "verifychain",
         "verifypeer",
         "requirecert",
         "checkhost",
-        "checkip",
-        "checkemail",
         "sni",
         "sslversion",
         "sslversionmin",
@@ -98,14 +113,11 @@ _KNOWN = frozenset(
         "protocol",
         "sessioncachesize",
         "sessioncachetimeout",
-        "session",
         "timeoutinit",
         "crlfile",
-        "crlpath",
         "ocsp",
         "ocspaia",
         "ocspnonce",
-        "include",
     }
 )
 
@@ -125,6 +137,20 @@ class _Service:
     def yes(self, name: str) -> bool:
         return (self.one(name) or "no").lower() == "yes"
 
+    @property
+    def is_part_of(self) -> str | None:
+        """The service that this one only adds a server name to (`sni = service:name`), if so."""
+        if self.yes("client") or "accept" in self.options or ":" not in (self.one("sni") or ""):
+            return None
+        return (self.one("sni") or "").partition(":")[0].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    # What a service that adds a name to another one adds: commands for its certificate, and the name with its label.
+    comments: tuple[str, ...]
+    pair: str | None
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
@@ -134,11 +160,23 @@ class Conversion:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def from_stunnel(path: Path, text: str) -> Conversion:
-    """Write the policy for a stunnel configuration; `path` is for messages and the commands in comments."""
-    writer = _Writer(str(path))
-    services = _read(text, writer)
-    blocks = ["\n".join(writer.service(service)) for service in services]
+def from_stunnel(path: Path, text: str, *, port_of: Callable[[str], int | None] = lambda _: None) -> Conversion:
+    """Write the policy for a stunnel configuration; `path` is for messages and the commands in comments.
+
+    `port_of` knows the ports that services have by name (`pop3s`), None for those it does not know.
+    """
+    writer = _Writer(str(path), port_of)
+    # A character that ends lines of a policy must not end its comments, which quote this text.
+    services = _read(text.removeprefix("\ufeff").replace("\x85", " "), writer)
+    parts: dict[str, list[_Service]] = {service.name: [] for service in services}
+    for service in services:
+        if (whole := service.is_part_of) in parts:
+            parts[whole].append(service)
+    blocks = [
+        "\n".join(writer.service(service, parts[service.name]))
+        for service in services
+        if service.is_part_of not in parts
+    ]
     if not blocks:
         writer.report(1, "error", "no-services", "the file has no [service] sections, so there is nothing to protect")
     head = [
@@ -153,7 +191,7 @@ def _read(text: str, writer: _Writer) -> list[_Service]:
     common = _Service("", 1)
     here = common
     services: list[_Service] = []
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip()
         if not line or line[0] in ";#":
             continue
@@ -169,8 +207,8 @@ def _read(text: str, writer: _Writer) -> list[_Service]:
         name = name.strip().lower()
         if name not in _KNOWN and name not in _WITHOUT_MEANING:
             writer.report(number, "warning", "unknown-option", f"'{name[:40]}' is not understood and left out")
-        elif name in ("include", "crlpath", "checkip", "checkemail", "session", "capath"):
-            writer.report(number, "warning", "left-out", f"'{name}' cannot be said in a policy and is left out")
+        elif name in _LEFT_OUT:
+            writer.report(number, "warning", "left-out", f"'{name}' has no place in a policy: {_LEFT_OUT[name]}")
         here.options.setdefault(name, []).append(value.strip())
         here.lines[name] = number
     return services
@@ -179,56 +217,76 @@ def _read(text: str, writer: _Writer) -> list[_Service]:
 class _Writer:
     # Writes services as policy and collects what could not be written.
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, port_of: Callable[[str], int | None]) -> None:
         self._name = name
+        self._port_of = port_of
         self._names: set[str] = set()
         self.diagnostics: list[Diagnostic] = []
 
     def report(self, line: int, severity: str, code: str, message: str) -> None:
         self.diagnostics.append(Diagnostic(severity, self._name, line, 1, code, message))
 
-    def service(self, service: _Service) -> Iterator[str]:
+    def service(self, service: _Service, parts: list[_Service]) -> Iterator[str]:
         name = self._unique(service.name)
         client = service.yes("client")
-        place = service.one("connect" if client else "accept")
+        what = "connect" if client else "accept"
         yield f"# [{service.name}]"
-        if place is None:
-            what = "connect" if client else "accept"
-            self.report(service.line, "error", "no-place", f"[{service.name}] has no '{what}', so it is left out")
-            yield f"# left out: it has no '{what}'"
-            return
-        if len(service.options["connect" if client else "accept"]) > 1:
-            self.report(
-                service.line, "warning", "several-places", f"[{service.name}]: only the last place is converted"
-            )
-        host, port = _place(place)
-        if port is None:
-            self.report(
-                service.lines["connect" if client else "accept"],
-                "error",
-                "no-place",
-                f"[{service.name}]: '{place}' is no port and no host:port, so the service is left out",
-            )
-            yield f"# left out: {place} is no port"
+        places = list(self._places(service, what))
+        if not places:
+            yield "# left out: see the messages"
             return
         ring = f"STUNNEL/{name.upper()[:237]}"
-        yield from self._comments(service, client, host, port, ring)
-        yield f"TTLSRule                          {name}"
-        yield "{"
-        yield from self._conditions(service, client, host, port)
-        yield f"  TTLSGroupActionRef              {name}"
-        yield f"  TTLSEnvironmentActionRef        {name}"
-        yield "}"
-        yield ""
+        yield from self._comments(service, client, places[0], ring)
+        names = [self._names_of_part(part, ring) for part in parts]
+        for part in names:
+            yield from part.comments
+        for number, (host, port) in enumerate(places):
+            yield f"TTLSRule                          {name if number == 0 else self._unique(service.name)}"
+            yield "{"
+            yield from self._conditions(service, client, host, port)
+            yield f"  TTLSGroupActionRef              {name}"
+            yield f"  TTLSEnvironmentActionRef        {name}"
+            yield "}"
+            yield ""
         yield f"TTLSGroupAction                   {name}"
         yield "{"
         yield "  TTLSEnabled                     On"
         yield "}"
         yield ""
-        yield from self._environment(service, client, host, name, ring)
+        pairs = [part.pair for part in names if part.pair is not None]
+        yield from self._environment(service, client, places[0][0], name, ring, pairs)
         yield ""
 
-    def _comments(self, service: _Service, client: bool, host: str, port: int, ring: str) -> Iterator[str]:
+    def _places(self, service: _Service, what: str) -> Iterator[tuple[str, int]]:
+        texts = service.options.get(what, [])
+        if not texts:
+            self.report(service.line, "error", "no-place", f"[{service.name}] has no '{what}', so it is left out")
+        if what == "accept" and len(texts) > 1:
+            self.report(
+                service.line, "warning", "several-places", f"[{service.name}]: only the last place is converted"
+            )
+            texts = texts[-1:]
+        for text in dict.fromkeys(texts):
+            host, port = self._place(text)
+            if port is not None:
+                yield host, port
+                continue
+            self.report(
+                service.lines[what],
+                "error",
+                "no-place",
+                f"[{service.name}]: '{text}' is no port and no host:port, so it is left out",
+            )
+
+    def _place(self, text: str) -> tuple[str, int | None]:
+        # stunnel writes host:port or just port; an IPv6 address stands before the last colon.
+        host, _, port = text.rpartition(":")
+        known = port.isascii() and port.isdigit() and len(port) < 6
+        number = int(port) if known else self._port_of(port)
+        return host.strip("[]"), number if number is not None and 1 <= number <= 65535 else None
+
+    def _comments(self, service: _Service, client: bool, place: tuple[str, int], ring: str) -> Iterator[str]:
+        host, port = place
         if client:
             yield f"# The program connects to {host or 'the server'} port {port} itself, no longer to stunnel's"
             yield f"# {service.one('accept') or 'accept port'}; TLS is put on that connection."
@@ -245,44 +303,54 @@ class _Writer:
                 "itself can do that here: ApplicationControlled is On, and the program must ask for TLS",
             )
         yield f"#   attls keyring create {ring}"
-        certificate = service.one("cert")
-        if certificate is not None:
-            key = service.one("key")
-            yield (
-                f"#   attls cert import --owner STUNNEL --label {ring[8:]} {certificate}"
-                f"{f' --key {key}' if key is not None and key != certificate else ''}"
-            )
-            yield f"#   attls keyring connect {ring} --owner STUNNEL --label {ring[8:]} --usage personal --default"
+        if service.one("cert") is not None:
+            yield from _import_commands(service, ring, ring[8:], default=True)
         elif not client:
             self.report(
                 service.line, "warning", "no-certificate", f"[{service.name}] names no cert for its server role"
             )
         if (authorities := service.one("cafile")) is not None:
-            yield f"#   attls cert import --owner CERTAUTH --label {ring[8:]}-CA {authorities}"
+            yield f"#   attls cert import --owner CERTAUTH --label {ring[8:]}-CA {shlex.quote(authorities)}"
             yield f"#   attls keyring connect {ring} --owner CERTAUTH --label {ring[8:]}-CA --usage certauth"
+            yield "#   (of several authorities in that file, trust and connect each: attls cert list says their labels)"
+
+    def _names_of_part(self, part: _Service, ring: str) -> _Part:
+        # A service that only adds a name to another one: its certificate, chosen by the name that clients ask for.
+        whole, _, host = (item.strip() for item in (part.one("sni") or "").partition(":"))
+        if not is_host(host) or part.one("cert") is None:
+            self.report(
+                part.line, "error", "no-name", f"[{part.name}] has no server name and cert of its own: it is left out"
+            )
+            return _Part((), None)
+        self.report(
+            part.line,
+            "warning",
+            "same-program",
+            f"[{part.name}]: clients that ask for {host} get its certificate, but the program and all other settings "
+            f"of [{whole}]",
+        )
+        label = self._unique(part.name).upper()[:237]
+        return _Part(tuple(_import_commands(part, ring, label, default=False)), f"{host} {label}")
 
     def _conditions(self, service: _Service, client: bool, host: str, port: int) -> Iterator[str]:
+        side, option = ("Remote", "connect") if client else ("Local", "accept")
         address = _address(host)
-        if client:
-            if address is not None:
-                yield f"  RemoteAddr                      {address}"
-            elif host:
-                self.report(
-                    service.lines["connect"],
-                    "warning",
-                    "host-name",
-                    f"[{service.name}]: a rule asks about addresses, not names; it is about every connection to port "
-                    f"{port} unless you add RemoteAddr",
-                )
-            yield f"  RemotePortRange                 {port}"
-            yield "  Direction                       Outbound"
-        else:
-            if address is not None and not ipaddress.ip_address(address).is_unspecified:
-                yield f"  LocalAddr                       {address}"
-            yield f"  LocalPortRange                  {port}"
-            yield "  Direction                       Inbound"
+        if address is None and host not in ("", "*"):
+            self.report(
+                service.lines[option],
+                "warning",
+                "host-name",
+                f"[{service.name}]: a rule asks about addresses, not names; it is about every connection to port "
+                f"{port} unless you add {side}Addr",
+            )
+        elif address is not None and (client or not ipaddress.ip_address(address).is_unspecified):
+            yield f"  {side}Addr                      {address}"
+        yield f"  {side}PortRange                 {port}"
+        yield f"  Direction                       {'Outbound' if client else 'Inbound'}"
 
-    def _environment(self, service: _Service, client: bool, host: str, name: str, ring: str) -> Iterator[str]:
+    def _environment(
+        self, service: _Service, client: bool, host: str, name: str, ring: str, pairs: list[str]
+    ) -> Iterator[str]:
         role, authentication = self._verification(service, client)
         yield f"TTLSEnvironmentAction             {name}"
         yield "{"
@@ -305,6 +373,10 @@ class _Writer:
             yield f"    HandshakeTimeout              {min(int(timeout[:9]), 600)}"
         if client:
             yield from self._names_of_server(service, host)
+        elif pairs:
+            yield "    ServerHandshakeSNI            Optional"
+            yield "    ServerHandshakeSNIMatch       Optional"
+            yield from (f"    ServerHandshakeSNIList        {pair}" for pair in pairs)
         yield "  }"
         yield from self._session(service)
         yield "}"
@@ -330,9 +402,22 @@ class _Writer:
                     "the ring",
                 )
             return "Client", None
-        if level == "1" or (verifies and not service.yes("requirecert") and level is None):
-            return "ServerWithClientAuth", "Full"
-        return ("ServerWithClientAuth", "Required") if verifies else ("Server", None)
+        if not verifies:
+            if level == "1":
+                return "ServerWithClientAuth", "Full"
+            if not service.yes("requirecert"):
+                return "Server", None
+            self.report(
+                service.lines["requirecert"],
+                "warning",
+                "verifies-now",
+                f"[{service.name}] took any certificate of a client without verifying it. AT-TLS verifies those it "
+                "requires: put the clients' authority on the ring",
+            )
+        # verifyChain and verifyPeer imply requireCert, unless it is taken back behind them.
+        said = max((service.lines.get(option, 0) for option in ("verify", "verifychain", "verifypeer")), default=0)
+        taken_back = (service.one("requirecert") or "").lower() == "no" and service.lines["requirecert"] > said
+        return "ServerWithClientAuth", "Full" if taken_back else "Required"
 
     def _versions(self, service: _Service) -> dict[str, bool]:
         exactly = service.one("sslversion")
@@ -345,9 +430,10 @@ class _Writer:
             highest = self._version(service, "sslversionmax", highest=True)
         on = {switch: lowest <= _VERSIONS[switch] <= highest for switch in _SWITCHES}
         for option in service.options.get("options", ()):
-            switch = _NO_OPTIONS.get(option.upper().removeprefix("SSL_OP_"))
+            # A dash in front takes an option back.
+            switch = _NO_OPTIONS.get(option.upper().removeprefix("-").removeprefix("SSL_OP_"))
             if switch is not None:
-                on[switch] = False
+                on[switch] = option.startswith("-") and lowest <= _VERSIONS[switch] <= highest
         if on["SSLv3"]:
             self.report(service.line, "warning", "no-ssl3", f"[{service.name}]: there is no SSL 3 here; it is left off")
             on["SSLv3"] = False
@@ -407,14 +493,28 @@ class _Writer:
             yield "  }"
 
     def _names_of_server(self, service: _Service, host: str) -> Iterator[str]:
-        wanted = service.one("sni") or (host if host and _address(host) is None else None)
-        if wanted:
+        wanted = service.one("sni")
+        if wanted is None and host and _address(host) is None:
+            wanted = host
+        checks = list(dict.fromkeys(service.options.get("checkhost", ())))
+        for name in [wanted, *checks]:
+            if name and not is_host(name):
+                self.report(service.line, "error", "no-name", f"[{service.name}]: '{name[:60]}' is no host name")
+        if wanted and is_host(wanted):
             yield "    ClientHandshakeSNI            Optional"
             yield "    ClientHandshakeSNIMatch       Optional"
             yield f"    ClientHandshakeSNIList        {wanted}"
-        check = service.one("checkhost")
-        if check:
-            yield f"    HostReferenceIdDNS            {check}"
+        if len(checks) > 1:
+            self.report(
+                service.lines["checkhost"],
+                "warning",
+                "several-names",
+                f"[{service.name}]: a rule checks one name; servers that have only another one than {checks[-1]} are "
+                "refused now",
+            )
+        if checks:
+            # What is no name is said all the same: a policy that does not load is better than one that checks nothing.
+            yield f"    HostReferenceIdDNS            {checks[-1]}"
 
     def _session(self, service: _Service) -> Iterator[str]:
         lines = []
@@ -427,6 +527,11 @@ class _Writer:
 
     def _revocation(self, service: _Service, lines: list[str]) -> Iterator[str]:
         url = service.one("ocsp")
+        if url and not url.lower().startswith("http://"):
+            self.report(
+                service.lines["ocsp"], "warning", "left-out", f"[{service.name}]: responders are asked by http:// alone"
+            )
+            url = None
         responder = service.yes("ocspaia")
         if service.one("crlfile") is not None:
             self.report(
@@ -482,15 +587,20 @@ _BY_IANA_NAME = {name.replace("_", "-"): code for code, name in codes.CIPHERS.it
 _BY_OPENSSL_NAME = {_openssl_name(name): code for code, name in codes.CIPHERS.items() if "_WITH_" in name}
 
 
-def _place(text: str) -> tuple[str, int | None]:
-    # stunnel writes host:port or just port; an IPv6 address stands before the last colon.
-    host, _, port = text.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() and len(port) < 6 else None
-    return host.strip("[]"), number if number is not None and 1 <= number <= 65535 else None
+def _import_commands(service: _Service, ring: str, label: str, *, default: bool) -> Iterator[str]:
+    certificate, key = service.one("cert") or "", service.one("key")
+    with_key = f" --key {shlex.quote(key)}" if key is not None and key != certificate else ""
+    yield f"#   attls cert import --owner STUNNEL --label {label} {shlex.quote(certificate)}{with_key}"
+    yield (
+        f"#   attls keyring connect {ring} --owner STUNNEL --label {label} --usage personal"
+        f"{' --default' if default else ''}"
+    )
 
 
 def _address(host: str) -> str | None:
     try:
-        return str(ipaddress.ip_address(host))
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

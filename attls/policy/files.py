@@ -20,7 +20,7 @@ from attls.policy.text import Findings, Statement, read_file
 
 _DATA_SET = re.compile(r"//'?([^']+)'?")
 _OPTIONS = frozenset({"flush", "noflush", "purge", "nopurge"})
-_LONGEST_INTERVAL = 24 * 60 * 60  # seconds
+_LONGEST_INTERVAL = 4294967295  # seconds; the largest number of the language
 _NAME_POLICY = frozenset({"tcpimage", "pepinstance", "commonttlsconfig", "ttlsconfig"})
 
 
@@ -49,6 +49,7 @@ class Reader:
         self._findings = findings
         self._datasets = {name.upper(): target for name, target in datasets.items()}
         self._seen: set[str] = set()
+        self._common: Statement | None = None
 
     def collect(self, path: Path) -> Iterator[list[Statement]]:
         """Yield the policy statements of every file that `path` leads to, in the order in which they are read."""
@@ -77,6 +78,7 @@ class Reader:
         images = [line for line in lines if line.keyword.lower() in ("tcpimage", "pepinstance")]
         for line in lines:
             if line.keyword.lower() == "commonttlsconfig":
+                self._common = line
                 yield from self._policy_file(line, line.words[:1], path)
         for line in images[1:]:
             self._findings.warning(
@@ -125,6 +127,14 @@ class Reader:
 
     def _image_lines(self, lines: list[Statement], path: Path) -> Iterator[list[Statement]]:
         configured = [line for line in lines if line.keyword.lower() == "ttlsconfig"]
+        if not configured and self._common is not None:
+            self._findings.warning(
+                self._common,
+                "no-ttlsconfig",
+                f"{path} has no TTLSConfig, so on z/OS the stack would get no AT-TLS policy; here the common one "
+                "counts all the same",
+                hint="code TTLSConfig without a path there",
+            )
         for line in configured[:-1]:
             self._findings.warning(
                 line, "coded-twice", f"TTLSConfig is coded again on line {configured[-1].line}; only the last counts"
@@ -224,7 +234,7 @@ class Reader:
 
     def _number(self, line: Statement, place: int, low: int, high: int) -> bool:
         word = line.words[place - 1] if line.words[place - 1 :] else ""
-        good = word.isascii() and word.isdigit() and len(word) < 10 and low <= int(word) <= high
+        good = word.isascii() and word.isdigit() and len(word) < 11 and low <= int(word) <= high
         if not good:
             self._findings.error(
                 line, "bad-value", f"{line.keyword} '{word[:60]}' is not a number from {low} to {high}", word=place

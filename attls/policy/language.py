@@ -300,8 +300,8 @@ _AT_BOTH_LEVELS = (
         instead="no library here speaks SSL 2; it stays off",
     ),
     _switch("SSLv3", "Off", "SSL 3.", honoured=("Off",), instead="the TLS library here has no SSL 3; it stays off"),
-    _switch("TLSv1", "On", "TLS 1.0.", modern="Off"),
-    _switch("TLSv1.1", "On", "TLS 1.1.", modern="Off"),
+    _switch("TLSv1", "On", "TLS 1.0; a client offers it only if every version up to the newest is on.", modern="Off"),
+    _switch("TLSv1.1", "On", "TLS 1.1; a client offers it only if every version up to the newest is on.", modern="Off"),
     _switch("TLSv1.2", "Off", "TLS 1.2.", modern="On", since="V2R1"),
     _switch("TLSv1.3", "Off", "TLS 1.3.", modern="On", since="V2R4"),
     _switch(
@@ -417,7 +417,7 @@ _AT_BOTH_LEVELS = (
     Parameter(
         "ServerHandshakeSNIList",
         Kind.NAME_AND_LABEL,
-        "A name and the label of its certificate, one pair a line.",
+        "A name and the label of its certificate, one pair a line; `*.` before a name stands for one label.",
         many=True,
         since="V2R2",
     ),

@@ -66,13 +66,14 @@ ACTIONS = ("TTLSGroupAction", "TTLSEnvironmentAction", "TTLSConnectionAction")
 class Block:
     """One block as the vocabulary reads it: `values` by parameter, nested blocks and references by slot."""
 
-    __slots__ = ("coded", "name", "nested", "node", "replaced", "statement", "values")
+    __slots__ = ("coded", "lists", "name", "nested", "node", "replaced", "statement", "values")
 
     def __init__(self, statement: language.Statement, node: Statement, name: str | None) -> None:
         self.statement = statement
         self.node = node
         self.name = name
         self.values: dict[str, object] = {}
+        self.lists: dict[str, dict[object, None]] = {}  # values that may be coded often, while they are read
         self.coded: dict[str, Statement] = {}  # where each parameter was last coded, well or badly
         self.nested: dict[str, list[Block | tuple[Parameter, Statement]]] = {}
         self.replaced: Block | None = None  # the earlier definition of the same name
@@ -94,7 +95,9 @@ class Suggestions:
             self._left -= 1
             if self._left <= 0:
                 break
-        found = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
+        found = [word.lower().removesuffix(".0")]  # TLSv1.0, as everybody else calls it
+        if found[0] not in known:
+            found = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.7)
         return f"did you mean '{known[found[0]]}'?" if found else None
 
 
@@ -178,6 +181,7 @@ class Resolver:
             else:
                 self._read_value(line, parameter, block)
             block.coded[parameter.name] = line
+        block.values.update((name, tuple(items)) for name, items in block.lists.items())
         self._every_block.append(block)
         return block
 
@@ -232,12 +236,13 @@ class Resolver:
             self._cannot_honour(line, parameter, words[0], block)
         if parameter.many:
             assert isinstance(value, tuple | str)
-            key = _SAME_LIST.get(parameter.name, parameter.name)
-            known = block.values.setdefault(key, ())
-            assert isinstance(known, tuple)
-            added = value if isinstance(value, tuple) else (value,)
-            # The first instance of a repeated element counts.
-            block.values[key] = known + tuple(item for item in added if item not in known)
+            # The first instance of a repeated element counts; a dictionary keeps that order at any length.
+            listed = block.lists.setdefault(_SAME_LIST.get(parameter.name, parameter.name), {})
+            listed.update(dict.fromkeys(value if isinstance(value, tuple) else (value,)))
+            if parameter.kind is Kind.CLIENT_GROUPS and "Any" in listed and len(listed) > 1:
+                self.findings.error(
+                    line, "contradiction", f"{parameter.name} Any cannot be combined with other curves", word=1
+                )
             return
         if parameter.slot or parameter.name in block.coded:
             self._check_slot(line, parameter, block)
@@ -847,6 +852,8 @@ def _level_hint(places: tuple[str, ...], where: str) -> str | None:
         levels.append("TTLSEnvironmentAction")
     if any("Connection" in place or place in ("TTLSCipherParms", "TTLSSignatureParms") for place in places):
         levels.append("TTLSConnectionAction")
+    if any("Group" in place for place in places):
+        levels.insert(0, "TTLSGroupAction")
     if not levels or "Action" not in where or where in places:
         return None
     blocks = " or ".join(place for place in places if "Parms" in place)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import islice, product
 
 from attls.model import Address, AddressRange, Conditions, Direction, Owner, PortRange, TimeCondition
+from attls.policy import times
 from attls.policy.match import Matcher, Question, wildcard
 from attls.policy.rules import Rule
 
@@ -64,13 +65,18 @@ class Shadows:
     """Finds what stands in front of the rules of one policy; `matcher` is that of `rules`.
 
     Looking takes a bounded time in all. Once it is used up, only the first rule that takes a rule's lowest connection
-    is asked whether it covers the whole, which still finds most.
+    is asked whether it covers the whole, which still finds most; and when that has taken as long again, nothing more.
     """
 
     def __init__(self, rules: Sequence[Rule], matcher: Matcher) -> None:
         self._rules = rules
         self._matcher = matcher
         self._looks = _MOST_LOOKS
+        # What a look-up by a name costs: patterns that begin with a wildcard are all tried.
+        patterns = [text for rule in rules for text in (rule.conditions.job, rule.conditions.user) if text]
+        tried = [text for text in patterns if text[0] in "*?"]
+        self._plain = sum(text.count("*") == 1 and "?" not in text for text in tried)
+        self._winding = sum(len(text) for text in tried) - self._plain
 
     def in_front(self, index: int) -> tuple[Rule, ...]:
         """Return the rules before number `index` that take all its connections: one, or several that do so together.
@@ -78,14 +84,19 @@ class Shadows:
         Nothing is returned where a connection is left for the rule, or where it would take too long to tell.
         """
         conditions = self._rules[index].conditions
+        size = sum(len(ranges) for ranges in (conditions.local_addresses, conditions.remote_addresses))
         takers: dict[int, None] = {}
+        same_owners: dict[int, bool] = {}
         cuts = 0
         for direction, version in product(sorted(conditions.directions, key=lambda item: item.value), _ALL_ADDRESSES):
             waiting = _boxes(conditions, version)
             while waiting:
+                if self._looks <= -_MOST_LOOKS:
+                    return ()
                 box = waiting.pop()
-                earlier = self._that_take(_lowest(direction, version, box), conditions, index)
+                earlier = self._that_take(_lowest(direction, version, box), conditions, index, same_owners)
                 for number in earlier if not takers else ():
+                    self._looks -= size
                     if covers(self._rules[number].conditions, conditions):
                         return (self._rules[number],)
                 cuts += 1
@@ -95,23 +106,37 @@ class Shadows:
                 waiting += _rest(box, _around(self._rules[earlier[0]].conditions, version, box))
         return tuple(self._rules[number] for number in sorted(takers))
 
-    def _that_take(self, connection: Question, conditions: Conditions, index: int) -> list[int]:
+    def _that_take(
+        self, connection: Question, conditions: Conditions, index: int, same_owners: dict[int, bool]
+    ) -> list[int]:
         # The rules before `index` that take a connection whoever of those that `conditions` accept makes it, and when.
         owner = Owner(user=conditions.user, job=conditions.job)
         if self._looks > 0:
             found = self._matcher.find_all(connection, owner, None, before=index)
-            self._looks -= 1 + len(found)
         else:
             first = self._matcher.find(connection, owner, None)
             found = [] if first is None or first >= index else [first]
-        return [number for number in found if _owners_and_times_cover(self._rules[number].conditions, conditions)]
+        named = len(conditions.job or "") + len(conditions.user or "")
+        self._looks -= 1 + len(found) + ((self._plain // 4 + named * self._winding // 64) if named else 0)
+        for number in found:
+            if number not in same_owners:
+                self._looks -= 1 + named // 4
+                same_owners[number] = _owners_and_times_cover(self._rules[number].conditions, conditions)
+        return [number for number in found if same_owners[number]]
 
 
 def _owners_and_times_cover(wider: Conditions, narrower: Conditions) -> bool:
     return (
         _pattern_covers(wider.job, narrower.job)
         and _pattern_covers(wider.user, narrower.user)
-        and (not wider.times or wider.times == narrower.times or TimeCondition() in wider.times)
+        and (
+            not wider.times
+            or any(condition == TimeCondition() for condition in wider.times)
+            or (
+                bool(narrower.times)
+                and all(any(times.covers(mine, theirs) for mine in wider.times) for theirs in narrower.times)
+            )
+        )
     )
 
 

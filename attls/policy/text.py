@@ -10,6 +10,7 @@ Columns are worked out only when something is to be said about a word: most word
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ _WORD = re.compile(r'"[^"]*"(?=\s|\#|$)|[^\s\#]+', re.VERBOSE)
 _REPORT = ("TCP/IP pasearch", "policyRule:")
 _MOST_ON_A_LINE = 20
 _WIDTH = 160  # of a source line in a message; longer ones are cut around the place that is meant
+# A policy that somebody sent must not steer the terminal of whoever checks it.
+_PRINTABLE = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) != "\t"}
 _NEWLINE_EBCDIC = b"\x15"
 _BLANK_EBCDIC = b"\x40"
 
@@ -103,11 +106,12 @@ class Findings:
 
 def render(finding: Diagnostic) -> str:
     """Write a diagnostic for the person with the editor open: the place, the sentence, the line and a caret."""
-    place = f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {finding.message}"
+    message = finding.message.translate(_PRINTABLE)
+    place = f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {message}"
     if finding.source is None:
         return place if finding.hint is None else f"{place} ({finding.hint})"
     number = f"{finding.line:>6}"
-    source, column = finding.source, finding.column
+    source, column = finding.source.translate(_PRINTABLE), finding.column
     if len(source) > _WIDTH:
         start = max(0, column - _WIDTH // 2)
         source, column = source[start : start + _WIDTH], column - start
@@ -121,12 +125,19 @@ def render(finding: Diagnostic) -> str:
 def decode(data: bytes) -> str | None:
     """Turn the bytes of a policy file into text; None when they are EBCDIC, which this system does not guess at.
 
-    UTF-8 is expected. Old files with 8-bit letters in their comments are read as Latin-1, which cannot fail.
+    UTF-8 is expected, or UTF-16 with its mark. Old files with 8-bit letters in their comments are read as Latin-1,
+    which cannot fail.
     """
-    if b"\n" not in data and data.count(_NEWLINE_EBCDIC) + data.count(b"\x25") > 0 and _BLANK_EBCDIC in data:
-        return None
+    if b"\n" not in data and _BLANK_EBCDIC in data:
+        has_lines = _NEWLINE_EBCDIC in data or b"\x25" in data
+        # A data set of fixed records has no line ends at all, and more blanks than anything else.
+        if has_lines or data.count(_BLANK_EBCDIC) > max(data.count(b" "), len(data) // 4):
+            return None
     try:
-        return data.decode("utf-8-sig")
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16")
+        # iconv turns the line end of z/OS into NEL (U+0085), which is a blank to everybody else.
+        return data.decode("utf-8-sig").replace("\x85", "\n")
     except UnicodeDecodeError:
         return data.decode("latin-1")
 
@@ -144,7 +155,7 @@ def read_file(path: Path, name: str, findings: Findings) -> list[Statement] | No
             name,
             "ebcdic",
             f"{path} is in an EBCDIC code page",
-            hint="convert it first: iconv -f IBM-1047 -t UTF-8",
+            hint="convert it first: iconv -f IBM-1047 -t UTF-8 (of fixed records without line ends: | fold -w 80)",
         )
         return None
     first = next((line.strip() for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")), "")

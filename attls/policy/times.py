@@ -7,13 +7,19 @@ that crosses midnight belongs to the day on which it starts, so Friday 22:00-02:
 from __future__ import annotations
 
 import calendar
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from attls.model import TimeCondition
 
 _DAY = 24 * 60
 _ALWAYS = TimeCondition()
+_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+_NUMBERS = tuple(str(number) for number in range(1, 32))
 
 
 def local(moment: datetime) -> datetime:
@@ -46,6 +52,34 @@ def any_active(conditions: Iterable[TimeCondition], now: datetime) -> bool:
     return not conditions or any(active(condition, now) for condition in conditions)
 
 
+def in_words(conditions: Iterable[TimeCondition]) -> str:
+    """Say when a rule with these alternatives is in force."""
+    return " or ".join(_in_words(condition) for condition in conditions)
+
+
+def covers(wider: TimeCondition, narrower: TimeCondition) -> bool:
+    """Say whether `wider` holds whenever `narrower` does, judging part by part: False where that is not enough."""
+    if wider == narrower:
+        return True
+    # What is quickly compared comes first: whoever looks for shadows asks this of very many pairs.
+    return (
+        (wider.begins is None or (narrower.begins is not None and wider.begins <= narrower.begins))
+        and (wider.ends is None or (narrower.ends is not None and narrower.ends <= wider.ends))
+        and _has_all(wider.weekdays, narrower.weekdays)
+        and _has_all(wider.months, narrower.months)
+        and _has_all(wider.days_from_first, narrower.days_from_first)
+        and _has_all(wider.days_from_last, narrower.days_from_last)
+        and (
+            wider.daily == narrower.daily
+            or all(any(_within(window, other) for other in wider.daily) for window in narrower.daily)
+        )
+    )
+
+
+def _has_all(mask: Sequence[bool], other: Sequence[bool]) -> bool:
+    return mask == other or all(mine or not theirs for mine, theirs in zip(mask, other, strict=True))
+
+
 def next_change(conditions: Iterable[TimeCondition], now: datetime, *, within_days: int = 8) -> datetime | None:
     """Return the first moment after `now` at which a rule with these alternatives starts or stops being in force.
 
@@ -60,23 +94,80 @@ def next_change(conditions: Iterable[TimeCondition], now: datetime, *, within_da
 
 
 def can_be_active(condition: TimeCondition) -> bool:
-    """Say whether there is any moment at all at which `condition` holds, looking at whole days."""
+    """Say whether there is any moment at all at which `condition` holds."""
     # The calendar repeats every 28 years within a century. Moments near the ends of time are brought to where
     # they can be calculated with.
     begins = min(max(condition.begins or datetime(2000, 1, 1), datetime(1900, 1, 1)), datetime(9960, 1, 1))
     ends = min(condition.ends or datetime.max, begins + timedelta(days=366 * 28))
-    if not condition.daily:
-        return False
-    day = begins.replace(hour=0, minute=0, second=0) - timedelta(days=1)
-    while day <= ends:
-        if _day_fits(condition, day):
+    first = begins.replace(hour=0, minute=0, second=0) - timedelta(days=1)  # a window may have begun the day before
+    dates = {leap: _dates(condition, leap=leap) for leap in (False, True)}
+    for year in range(first.year, ends.year + 1):
+        for month, number in dates[calendar.isleap(year)]:
+            day = datetime(year, month, number)
+            if day > ends:
+                return False
+            if day < first or not condition.weekdays[(day.weekday() + 1) % 7]:
+                continue
             for start, end in condition.daily:
                 opens = day + timedelta(minutes=start)
                 closes = day + timedelta(minutes=end if end > start else end + _DAY)
                 if opens <= ends and closes > begins:
                     return True
-        day += timedelta(days=1)
     return False
+
+
+def _dates(condition: TimeCondition, *, leap: bool) -> list[tuple[int, int]]:
+    # The months and days of a year that fit, weekdays aside.
+    found = []
+    for month in range(1, 13):
+        days = calendar.monthrange(2000 if leap else 2001, month)[1] if condition.months[month - 1] else 0
+        for day in range(1, days + 1):
+            if condition.days_from_first[day - 1] or condition.days_from_last[days - day]:
+                found.append((month, day))
+    return found
+
+
+def _within(window: tuple[int, int], other: tuple[int, int]) -> bool:
+    # Whether a daily window lies in another; one that crosses midnight lasts into the next day.
+    (start, end), (first, last) = window, other
+    return first <= start and (end if end > start else end + _DAY) <= (last if last > first else last + _DAY)
+
+
+def _in_words(condition: TimeCondition) -> str:
+    parts = []
+    if condition.daily != _ALWAYS.daily:
+        windows = (f"{_clock(start)}-{_clock(end)}" for start, end in condition.daily)
+        parts.append(f"at {' and '.join(windows)}")
+    if not all(condition.weekdays):
+        parts.append(f"on {_listed(condition.weekdays, _WEEKDAYS)}")
+    if not all(condition.days_from_first) and not all(condition.days_from_last):
+        days = []
+        if any(condition.days_from_first):
+            days.append(f"day {_listed(condition.days_from_first, _NUMBERS)} of the month")
+        if any(condition.days_from_last):
+            days.append(f"day {_listed(condition.days_from_last, _NUMBERS)} from the end of the month")
+        parts.append(f"on {' or '.join(days) or 'no day'}")
+    if not all(condition.months):
+        parts.append(f"in {_listed(condition.months, _MONTHS)}")
+    if condition.begins is not None and condition.ends is not None:
+        parts.append(f"from {condition.begins:%Y-%m-%d %H:%M:%S} to {condition.ends:%Y-%m-%d %H:%M:%S}")
+    return " ".join(parts) or "at all times"
+
+
+def _listed(mask: Sequence[bool], names: Sequence[str]) -> str:
+    # Neighbours that are set become a range.
+    runs: list[list[str]] = []
+    for number, name in enumerate(names):
+        if mask[number]:
+            if number and mask[number - 1]:
+                runs[-1][1:] = [name]
+            else:
+                runs.append([name])
+    return ", ".join("-".join(run) for run in runs) or "none"
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"
 
 
 def _day_fits(condition: TimeCondition, day: datetime) -> bool:

@@ -23,8 +23,9 @@ _PATTERN = re.compile(r"[\w.@:$*?~+\\-]{1,255}")
 _NAME = re.compile(r"[^\s{}<>\[\]?*\"]{1,32}")
 _HOST = re.compile(r"(\*\.)?[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9A-Fa-f:.]+")
 _PORTS = re.compile(r"(\d{1,10})(?:([-:])(\d{1,10}))?", re.ASCII)
-_TIME = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)", re.ASCII)
+_TIME = re.compile(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)", re.ASCII)
 _DAY = 24 * 60
+_ADDRESS_KINDS = (Kind.ADDRESSES, Kind.ADDRESS, Kind.ADDRESS_PREFIX, Kind.ADDRESS_RANGE)
 
 
 class BadValue(Exception):  # noqa: N818 - a verdict about a text, told to `resolve`, never to a caller
@@ -41,6 +42,8 @@ class BadValue(Exception):  # noqa: N818 - a verdict about a text, told to `reso
 def parse(parameter: Parameter, words: list[str]) -> Parsed:
     """Turn `words` into the value of `parameter` and the number of words used; raises BadValue."""
     word = words[0]
+    if word[0:1] == '"' and word != '"':
+        raise BadValue(f"the double quote before {parameter.name} '{word[1:61]}' is not closed")
     # Placeholders of a template are the one mistake worth recognising whatever is expected in their place.
     if word[0:1] in ("<", "[", "?", ".") and _PLACEHOLDER.fullmatch(word) and _is_placeholder(parameter, word):
         raise BadValue(
@@ -108,8 +111,10 @@ def _mask(digits: object) -> tuple[bool, ...]:
 
 
 def _is_placeholder(parameter: Parameter, word: str) -> bool:
-    # `?AB?` is a fair pattern for a job name.
-    return not (parameter.kind is Kind.PATTERN and word.startswith("?"))
+    # `?AB?` is a fair pattern for a job name, and `[::1]` an address as it is written elsewhere.
+    if parameter.kind is Kind.PATTERN:
+        return not word.startswith("?")
+    return not (parameter.kind in _ADDRESS_KINDS and word.startswith("[") and ":" in word)
 
 
 def _one_of(choices: Iterable[str]) -> str:
@@ -149,7 +154,10 @@ def _address(text: str, parameter: Parameter) -> ipaddress.IPv4Address | ipaddre
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        raise BadValue(f"{parameter.name} '{text[:60]}' is not an IP address", code="bad-address") from None
+        brackets = "an address stands here without brackets" if text[0:1] == "[" else None
+        raise BadValue(
+            f"{parameter.name} '{text[:60]}' is not an IP address", hint=brackets, code="bad-address"
+        ) from None
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id:
             raise BadValue(f"{parameter.name} '{text}': an address in a policy has no zone", code="bad-address")
@@ -293,8 +301,13 @@ def _empty_label(parameter: Parameter, words: list[str]) -> Parsed:
     return words[0], 1
 
 
+def is_host(text: str) -> bool:
+    """Say whether `text` can stand where a policy wants a host name, which may begin with `*.`, or an address."""
+    return len(text) <= 255 and _HOST.fullmatch(text) is not None
+
+
 def _host(parameter: Parameter, words: list[str]) -> Parsed:
-    if len(words[0]) > 255 or not _HOST.fullmatch(words[0]):
+    if not is_host(words[0]):
         raise BadValue(f"{parameter.name} '{words[0][:60]}' is not a host name")
     return words[0], 1
 
@@ -425,7 +438,11 @@ def _digits(*lengths: int) -> Callable[[Parameter, list[str]], Parsed]:
 
 def _daily(parameter: Parameter, words: list[str]) -> Parsed:
     windows = []
-    for part in words[0].split(","):
+    text, used = words[0], 1
+    while text.endswith(",") and used < len(words):  # a blank behind the comma is no end of the list
+        text += words[used]
+        used += 1
+    for part in text.split(","):
         match = _TIME.fullmatch(part)
         if match is None:
             raise BadValue(f"{parameter.name} '{part[:60]}' is not hh:mm-hh:mm", code="bad-time")
@@ -438,11 +455,14 @@ def _daily(parameter: Parameter, words: list[str]) -> Parsed:
                 f"{parameter.name} '{part}' is an empty window", hint="all day is 00:00-24:00", code="bad-time"
             )
         windows.append((start, end))
-    return tuple(windows), 1
+    return tuple(windows), used
 
 
 def _period(parameter: Parameter, words: list[str]) -> Parsed:
-    begin, _, end = words[0].partition(":")
+    begin, joined, end = words[0].replace("-", ":", 1).partition(":")
+    used = 1
+    if not joined and len(words) > 1:  # a colon, a dash or a blank joins the ends
+        end, used = words[1], 2
     moments = []
     for text in (begin, end):
         if len(text) != 14 or not (text.isascii() and text.isdigit()):
@@ -457,7 +477,7 @@ def _period(parameter: Parameter, words: list[str]) -> Parsed:
             raise BadValue(f"{parameter.name}: {text} is no date and time", code="bad-time") from None
     if moments[1] < moments[0]:
         raise BadValue(f"{parameter.name} '{words[0]}' ends before it begins", code="bad-time")
-    return (moments[0], moments[1]), 1
+    return (moments[0], moments[1]), used
 
 
 _PARSERS: dict[Kind, Callable[[Parameter, list[str]], Parsed]] = {

@@ -26,7 +26,7 @@ from OpenSSL import SSL, crypto
 from attls import errors
 from attls.errors import KeyringError, Reason, TlsError
 from attls.keyring import Identity, Keyring, UserMap
-from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol, Revocation, TlsSettings
+from attls.model import ClientAuthType, Demand, HandshakeRole, Protocol, Revocation, TlsSettings, without_gap
 from attls.tls import ciphers, groups, hello, library, names, reasons, verification
 from attls.tls.engine import (
     MISSING_EXTENSION,
@@ -319,11 +319,15 @@ class Environment:
         if settings.server_sni_demand is not Demand.OFF:
             if client.server_name is None and settings.server_sni_demand is Demand.REQUIRED:
                 raise Refusal(errors.NO_SERVER_NAME, MISSING_EXTENSION)
-            label = self._labels.get(client.server_name or "")
+            label = self._label_for(client.server_name or "")
             if label is None and client.server_name is not None and settings.server_sni_match_required:
                 raise Refusal(errors.UNKNOWN_SERVER_NAME, UNRECOGNIZED_NAME, f"asked for {client.server_name}")
         new = SSL.TLS1_3_VERSION in client.versions and Protocol.TLSV1_3 in self._usable
         return self._context_for(label, older=self._has_two_lists and not new)
+
+    def _label_for(self, name: str) -> str | None:
+        # A name of the list may stand for one level of names (RFC 6125 section 6.4.3); the name itself counts more.
+        return self._labels.get(name) or self._labels.get(f"*.{name.partition('.')[2]}")
 
     def _groups(self, *, older: bool) -> str | None:
         settings = self.settings
@@ -403,16 +407,18 @@ class Environment:
         would mean "the default" to OpenSSL, not "none".
         """
         settings = self.settings
-        old = bool(settings.protocols & _OLD_PROTOCOLS)
-        usable = settings.protocols & _VERSIONS.keys()
+        usable = self._offered(settings.protocols)
         if settings.ciphers:
             known = [code for code in settings.ciphers if code in ciphers.OPENSSL_NAMES]
+            usable = self._offered(_with_suites(settings.protocols, known))
+        old = bool(usable & _OLD_PROTOCOLS)
+        if settings.ciphers:
             if not self.is_server and settings.client_dh_group != "Legacy" and old:
                 # The old protocols need the library's lowest level, which lets small groups pass.
                 known = [code for code in known if not ciphers.NAMES[code].startswith("TLS_DHE_")]
+                usable = self._offered(_with_suites(settings.protocols, known))
             modern = [ciphers.OPENSSL_NAMES[code] for code in known if ciphers.is_tls13(code)]
             classic = [ciphers.OPENSSL_NAMES[code] for code in known if not ciphers.is_tls13(code)]
-            usable = frozenset(one for one in usable if (modern if one is Protocol.TLSV1_3 else classic))
             if modern:
                 context.set_tls13_ciphersuites(":".join(modern).encode())
             if classic:
@@ -432,6 +438,10 @@ class Environment:
         for protocol, option in _SWITCH_OFF.items():
             if protocol not in usable:
                 context.set_options(option)
+
+    def _offered(self, protocols: frozenset[Protocol]) -> frozenset[Protocol]:
+        spoken = protocols & _VERSIONS.keys()
+        return spoken if self.is_server else without_gap(spoken)
 
     def _set_identity(self, context: SSL.Context, label: str | None) -> None:
         settings = self.settings
@@ -579,6 +589,12 @@ class Environment:
             context.set_session_id(hashlib.sha256(f"{settings!r}\0{self.keyring.name}\0{trust}".encode()).digest())
         if not caching or not tickets:
             context.set_options(SSL.OP_NO_TICKET)
+
+
+def _with_suites(protocols: frozenset[Protocol], codes: Sequence[str]) -> frozenset[Protocol]:
+    """Return those of `protocols` for which some suite of `codes` is made: TLS 1.3 has suites of its own."""
+    new, old = any(map(ciphers.is_tls13, codes)), not all(map(ciphers.is_tls13, codes))
+    return frozenset(one for one in protocols if (new if one is Protocol.TLSV1_3 else old))
 
 
 def _keep_staple(engine: SSL.Connection, staple: bytes, _: object) -> bool:

@@ -173,6 +173,36 @@ def test_check_looks_for_rings(run: Run, tmp_path: Path, good: Path) -> None:
     assert ["expires-soon"] == [finding["code"] for finding in json.loads(result.stdout)["diagnostics"]]
 
 
+def test_check_sees_every_certificate_that_ends_soon(run: Run, tmp_path: Path, good: Path) -> None:
+    """Not only a server's own: the authorities that peers are verified against, and a client's default certificate."""
+    rings = tmp_path / "rings"
+    for words in (
+        "cert create-ca --label CA --cn CA --days 20",
+        "cert issue --owner WEB --label MINE --cn web --sign-with CA --days 10",
+        "keyring create WEB/RING",
+        "keyring connect WEB/RING --owner WEB --label MINE --default",
+        "keyring connect WEB/RING --owner CERTAUTH --label CA",
+    ):
+        keep(rings, words)
+    good.write_text(good.read_text().replace("HandshakeRole Server", "HandshakeRole Client"))
+    found = json.loads(run("check", good, "--keyrings", rings, "--json").stdout)["diagnostics"]
+    ends = [finding["message"] for finding in found if finding["code"] == "expires-soon"]
+    assert 2 == len(ends)
+    assert "authority 'CA' of CERTAUTH expires on" in ends[0]
+    assert "certificate 'MINE' of WEB expires on" in ends[1]
+
+
+def test_check_looks_for_rings_of_each_user(run: Run, tmp_path: Path, good: Path) -> None:
+    """Of a ring that every user has one of, at least somebody must have one; those that are there are looked at."""
+    rings = tmp_path / "rings"
+    good.write_text(good.read_text().replace("Keyring WEB/RING", "Keyring RING"))
+    assert "no user has a ring of the name 'RING'" in run("check", good, "--keyrings", rings).stdout
+    keep(rings, "keyring create SUE/RING")
+    result = run("check", good, "--keyrings", rings)
+    assert "ring SUE/RING has no default certificate" in result.stdout
+    assert 1 == result.exit_code
+
+
 def test_check_sees_that_a_key_fits_no_cipher(run: Run, tmp_path: Path, good: Path) -> None:
     """An ECDSA key with nothing but RSA suites agrees with nobody; one suite for it, or TLS 1.3, is enough."""
     rings = tmp_path / "rings"
@@ -274,6 +304,10 @@ def test_explain_does_not_guess(run: Run, good: Path) -> None:
     trace = document["trace"]
     assert isinstance(trace, list)
     assert "Userid WWW*: the user is not known" == trace[0]["reason"]
+    words = run("explain", good, "--direction", "inbound", "--local", "192.0.2.1:443").stdout.splitlines()[-1]
+    assert words.startswith("no rule fits what is known: the connection stays in the clear, unless")
+    words = run("explain", good, "--direction", "inbound", "--local", "192.0.2.1:1").stdout.splitlines()[-1]
+    assert "no rule fits: the connection stays in the clear" == words
 
 
 def test_explain_at_another_time(run: Run, good: Path) -> None:

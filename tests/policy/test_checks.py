@@ -221,6 +221,7 @@ def test_a_rule_of_two_ip_versions_can_never_match(tmp_path: Path) -> None:
         (("TLSv1.2 Off", "TLSv1.3 Off"), (), "no handshake can succeed"),
         (("TLSv1.2 Off", "TLSv1.3 On"), ("C02F",), "nothing can be agreed on"),
         (("TLSv1.2 On", "TLSv1.3 Off"), ("1301",), "nothing can be agreed on"),
+        (("TLSv1.2 Off", "TLSv1.3 Off", "TLSv1 On"), ("C02F", "009C"), "nothing can be agreed on"),
         (("TLSv1.2 On", "TLSv1.3 On"), ("C02F",), "never used"),
         (("TLSv1.2 On", "TLSv1.3 On"), ("1302",), "never used"),
     ],
@@ -229,10 +230,27 @@ def test_protocols_and_ciphers_that_cannot_meet(
     tmp_path: Path, protocols: tuple[str, ...], listed: tuple[str, ...], words: str
 ) -> None:
     """A list without ciphers for the protocols that are on ends in no handshake; the warning says which."""
-    advanced = ("TLSv1 Off", "TLSv1.1 Off", *protocols, "HostReferenceIdDNS a.example")
+    silent = [] if "TLSv1 On" in protocols else ["TLSv1 Off"]
+    advanced = (*silent, "TLSv1.1 Off", *protocols, "HostReferenceIdDNS a.example")
     findings = found(tmp_path, ACTIONS + client(*advanced, ciphers=ciphers(*listed) if listed else ""))
     assert ["cannot-meet"] == codes(findings)
     assert words in findings[0].message
+
+
+@pytest.mark.parametrize(("middle", "expected"), [("Off", ["no-effect"]), ("On", [])])
+def test_protocols_that_a_client_never_offers(tmp_path: Path, middle: str, expected: list[str]) -> None:
+    """With TLS 1.0 and 1.2 on and 1.1 off a client offers the newer part alone, and check says so."""
+    switches = ("TLSv1 On", f"TLSv1.1 {middle}", "TLSv1.2 On", "TLSv1.3 On", "HostReferenceIdDNS a.example")
+    findings = found(tmp_path, ACTIONS + client(*switches))
+    assert expected == codes(findings)
+    assert all("never uses TLSv1, because" in finding.message for finding in findings)
+
+
+def test_ciphers_that_nobody_here_has(tmp_path: Path) -> None:
+    """A list of nothing but suites that are left out is no list at all."""
+    advanced = ("TLSv1 Off", "TLSv1.1 Off", "TLSv1.2 On", "TLSv1.3 Off", "HostReferenceIdDNS a.example")
+    findings = found(tmp_path, ACTIONS + client(*advanced, ciphers=ciphers("0005", "000A")))
+    assert ["cannot-meet", "not-supported"] == sorted(codes(findings))
 
 
 @pytest.mark.parametrize(
@@ -287,3 +305,19 @@ def test_rules_that_catch_revocation_traffic(tmp_path: Path) -> None:
     findings = found(tmp_path, text)
     assert ["revocation-traffic"] == codes(findings)
     assert "http://192.0.2.1:8080/" in findings[0].message
+
+
+def test_rules_that_catch_traffic_to_a_proxy(tmp_path: Path) -> None:
+    """Through a proxy, it is the connection to the proxy that must stay clear; whether today or on another day."""
+    proxy = "OcspProxyServerName 192.0.2.9\nOcspProxyServerPort 3128\n"
+    revocation = f"TTLSGskAdvancedParms\n{{\nTTLSGskOcspParms\n{{\nOcspUrl http://192.0.2.1/\n{proxy}}}\n}}\n"
+    sunday = "IpTimeCondition\n{\nDayOfWeekMask 1000000\n}\n"
+    text = (
+        ACTIONS
+        + client(*ALL_SAID, ciphers=revocation)
+        + rule("past", "RemoteAddr 192.0.2.1", "Priority 3", direction="Outbound")
+        + rule("catches", "RemotePortRange 3128", "Priority 3", sunday, direction="Outbound")
+    )
+    findings = found(tmp_path, text)
+    assert ["revocation-traffic"] == codes(findings)
+    assert "'catches' would put TLS on connections to the proxy 192.0.2.9 port 3128" in findings[0].message

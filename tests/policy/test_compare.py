@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attls import policy
+from attls.model import Direction, Owner
 from attls.policy.compare import Change, changes
+from attls.policy.match import Question
 
 SHARED = """
 TTLSGroupAction on
@@ -30,6 +37,10 @@ TTLSEnvironmentAction server
 def rule(name: str, *lines: str, group: str = "on") -> str:
     body = "\n".join((*lines, "Direction Inbound", f"TTLSGroupActionRef {group}", "TTLSEnvironmentActionRef server"))
     return f"TTLSRule {name}\n{{\n{body}\n}}\n"
+
+
+def at(*lines: str) -> tuple[str, ...]:
+    return ("IpTimeCondition", "{", *lines, "}")
 
 
 def compare(tmp_path: Path, old: str, new: str) -> list[Change]:
@@ -85,11 +96,33 @@ def test_a_deleted_rule_says_what_is_lost(tmp_path: Path) -> None:
 
 
 def test_times_are_a_change(tmp_path: Path) -> None:
-    """A rule that is in force only at times from now on has changed."""
+    """A rule that is in force only at times from now on has changed, and so has one whose times are others."""
     old = SHARED + rule("r", "LocalPortRange 1")
-    new = SHARED + rule("r", "LocalPortRange 1", "IpTimeCondition", "{", "TimeOfDayRange 01:00-02:00", "}")
-    (change,) = compare(tmp_path, old, new)
-    assert change.after.endswith(", at times")
+    night, evening = (at(f"TimeOfDayRange {hours}") for hours in ("01:00-02:00", "20:00-02:00"))
+    (change,) = compare(tmp_path, old, SHARED + rule("r", "LocalPortRange 1", *night))
+    server = "TLS as Server with key ring A/B (rule r)"
+    assert (server, f"{server} at 01:00-02:00, else in the clear (no rule)") == (change.before, change.after)
+    texts = [SHARED + rule("r", "LocalPortRange 1", *times) for times in (night, evening)]
+    (change,) = compare(tmp_path, *texts)
+    assert f"{server} at 20:00-02:00, else in the clear (no rule)" == change.after
+
+
+def test_what_stands_behind_a_rule_with_times_counts(tmp_path: Path) -> None:
+    """Outside the times of a rule the next one decides: losing it is a change, one that does the same is none."""
+    timed = SHARED + rule("a", "LocalPortRange 1", "Priority 2", *at("DayOfWeekMask 0111110"))
+    always = rule("b", "LocalPortRange 1")
+    (change,) = compare(tmp_path, SHARED + rule("b", "LocalPortRange 1"), timed)
+    assert change.after.endswith("(rule a) on Monday-Friday, else in the clear (no rule)")
+    (change,) = compare(tmp_path, timed + rule("b", "LocalPortRange 1", group="off"), timed + always)
+    assert change.before.endswith("(rule a) on Monday-Friday, else in the clear (rule b, TTLSEnabled Off)")
+    assert [] == compare(tmp_path, timed + always, SHARED + always)
+    second = rule("c", "LocalPortRange 1", *at("DayOfWeekMask 1000000"))
+    (change,) = compare(tmp_path, timed, timed + second)
+    assert "on Sunday or on Monday-Friday, else in the clear" in change.after
+    wide = timed.replace("LocalPortRange 1\n", "LocalPortRange 1-3\n")
+    sundays = rule("c", "LocalPortRange 1-2", *at("DayOfWeekMask 1000000"))
+    (change,) = compare(tmp_path, wide, wide.replace("Priority 2", "Priority 3") + sundays)
+    assert "inbound connections on local port 1-2" == change.connections
 
 
 def test_instances_are_a_change(tmp_path: Path) -> None:
@@ -108,3 +141,42 @@ def test_only_the_part_that_changes_is_told(tmp_path: Path) -> None:
     hole = old + rule("hole", "LocalPortRange 50", "RemoteAddr 10.1.0.0/16", "Priority 2", group="off")
     (change,) = compare(tmp_path, old, hole)
     assert "inbound connections on local port 50 with remote address 10.1.0.0/16" == change.connections
+
+
+def test_a_rule_with_many_exceptions_is_looked_at_in_every_part(tmp_path: Path) -> None:
+    """However many other rules cut into a range, the part of it that changes is found."""
+    others = "".join(rule(f"port{port}", f"LocalPortRange {port}", "Priority 2", group="off") for port in range(9, 99))
+    old = SHARED + others + rule("wide", "LocalPortRange 1-65535")
+    (change,) = compare(tmp_path, old, SHARED + others + rule("wide", "LocalPortRange 1-60000"))
+    assert "inbound connections on local port 60001-65535" == change.connections
+    assert "in the clear (no rule)" == change.after
+
+
+some_rules = st.lists(
+    st.tuples(st.integers(1, 20), st.integers(0, 9), st.integers(1, 3), st.sampled_from(["on", "off"])), max_size=5
+).map(
+    lambda several: "".join(
+        rule(f"r{number}", f"LocalPortRange {first}-{first + more}", f"Priority {priority}", group=group)
+        for number, (first, more, priority, group) in enumerate(several)
+    )
+)
+
+
+@given(some_rules, some_rules)
+def test_what_changes_is_told_and_nothing_else(old: str, new: str) -> None:
+    """Something is told exactly where some connection gets something else."""
+    with TemporaryDirectory() as directory:
+        told = compare(Path(directory), SHARED + old, SHARED + new)
+        policies = [policy.load(Path(directory) / f"{name}.policy") for name in ("old", "new")]
+    for port in range(1, 31):
+        flow = Question(Direction.INBOUND, None, port, None, None)
+        before, after = (
+            loaded.explain(flow, Owner(), datetime(2026, 7, 31)).verdict.tls == "on" for loaded in policies
+        )
+        described = any(fits(change.connections, port) for change in told)
+        assert (before != after) == described
+
+
+def fits(connections: str, port: int) -> bool:
+    ranges = [piece.partition("-") for piece in connections.rpartition("port ")[2].split(", ")]
+    return any(int(first) <= port <= int(last or first) for first, _, last in ranges)

@@ -93,14 +93,18 @@ OCSPaia = yes
         ("verify = 0", HandshakeRole.SERVER, None),
         ("verify = 1", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.FULL),
         ("verify = 3", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.REQUIRED),
-        ("verifyChain = yes", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.FULL),
+        ("verifyChain = yes", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.REQUIRED),
+        ("verifyPeer = yes", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.REQUIRED),
+        ("requireCert = no\nverifyChain = yes", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.REQUIRED),
+        ("verifyChain = yes\nrequireCert = no", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.FULL),
+        ("requireCert = yes", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.REQUIRED),
         ("verifyChain = yes\nrequireCert = yes", HandshakeRole.SERVER_WITH_CLIENT_AUTH, ClientAuthType.REQUIRED),
     ],
 )
 def test_what_a_server_demands_of_clients(
     tmp_path: Path, options: str, role: HandshakeRole, authentication: ClientAuthType | None
 ) -> None:
-    """stunnel's levels of verification become HandshakeRole and ClientAuthType."""
+    """stunnel's levels of verification become HandshakeRole and ClientAuthType; verifyChain implies requireCert."""
     _, rules = convert(tmp_path, f"[s]\naccept = 1\ncert = c\n{options}\n")
     assert role is settings(rules["s"]).role
     if authentication is not None:
@@ -129,23 +133,74 @@ client = yes
 connect = [2001:db8::1]:587
 """
     converted, rules = convert(tmp_path, text)
-    assert ["smtp", "smtp-2"] == sorted(rules)
+    assert ["smtp", "smtp-2", "smtp-3"] == sorted(rules)
     assert settings(rules["smtp"]).application_controlled
     assert (6, 0x20010DB8 << 96 | 1) == (
-        rules["smtp-2"].conditions.remote_addresses[0].version,
-        rules["smtp-2"].conditions.remote_addresses[0].first,
+        rules["smtp-3"].conditions.remote_addresses[0].version,
+        rules["smtp-3"].conditions.remote_addresses[0].first,
     )
     found = {finding.code for finding in converted.diagnostics}
     assert {
         "no-option",
         "unknown-option",
-        "several-places",
         "protocol",
         "unknown-cipher",
         "left-out",
         "no-place",
         "verifies-now",
     } <= found
+
+
+def test_a_client_of_several_servers(tmp_path: Path) -> None:
+    """Every place that stunnel connects to in turn has a rule; they share the actions."""
+    text = "[c]\nclient = yes\nconnect = 192.0.2.1:465\nconnect = [2001:db8::1]:587\n"
+    _, rules = convert(tmp_path, text)
+    assert {"c": 465, "c-2": 587} == {name: rule.conditions.remote_ports[0].first for name, rule in rules.items()}
+    assert {4, 6} == {rule.conditions.remote_addresses[0].version for rule in rules.values()}
+    assert {"c"} == {rule.verdict.environment for rule in rules.values()}
+
+
+def test_places_by_name(tmp_path: Path) -> None:
+    """Ports that services have by name are known; a host name gets no condition, which is said, in either role."""
+    text = "[pop3s]\naccept = localhost:pop3s\ncert = c\n[out]\nclient = yes\nconnect = x.example:nothing\n"
+    converted = from_stunnel(Path("x"), text, port_of={"pop3s": 995}.get)
+    assert ["host-name", "no-place"] == [item.code for item in converted.diagnostics]
+    (tmp_path / "p.policy").write_text(converted.policy)
+    (rule,) = policy.load(tmp_path / "p.policy").rules
+    assert ((), (PortRange(995, 995),)) == (rule.conditions.local_addresses, rule.conditions.local_ports)
+
+
+def test_services_that_add_a_server_name(tmp_path: Path) -> None:
+    """`sni = service:name` becomes a certificate of that service, chosen by name; one program serves them all."""
+    text = "[web]\naccept = 443\ncert = a.pem\n[two]\nsni = web:*.example.com\nconnect = 81\ncert = b.pem\n"
+    converted, rules = convert(tmp_path, text)
+    assert ["web"] == list(rules)
+    assert (("*.example.com", "TWO"),) == settings(rules["web"]).server_sni
+    assert "attls cert import --owner STUNNEL --label TWO b.pem\n" in converted.policy
+    assert ["same-program"] == [item.code for item in converted.diagnostics]
+
+
+def test_options_that_are_taken_back(tmp_path: Path) -> None:
+    """A dash before an option of the TLS library switches it off again."""
+    text = "cert = c\noptions = NO_TLSv1.2\noptions = NO_TLSv1.3\n[s]\naccept = 1\noptions = -NO_TLSv1.2\n"
+    _, rules = convert(tmp_path, text)
+    assert {Protocol.TLSV1_2} == settings(rules["s"]).protocols
+
+
+def test_names_and_responders_that_a_policy_cannot_say(tmp_path: Path) -> None:
+    """Of several names one is checked, a responder is asked by plain HTTP: both are said, and the policy loads."""
+    text = "[c]\nclient = yes\nverifyChain = yes\nconnect = 1\ncheckHost = a.example\ncheckHost = b.example\n"
+    converted, rules = convert(tmp_path, f"{text}OCSP = https://ocsp.example/\nsni =\n")
+    assert ["several-names", "left-out"] == [item.code for item in converted.diagnostics]
+    assert ("b.example", ()) == (settings(rules["c"]).host_reference_dns, settings(rules["c"]).sni_names)
+
+
+def test_commands_are_safe_to_paste() -> None:
+    """File names with blanks or worse are quoted for the shell, and nothing of the text ends a comment."""
+    converted = from_stunnel(Path("x"), "\ufeff; mark\n[s\x85TTLSRule y]\naccept = 1\ncert = a b/$(id).pem\n")
+    assert "'a b/$(id).pem'" in converted.policy
+    assert "\x85" not in converted.policy
+    assert () == converted.diagnostics
 
 
 def test_a_file_without_services_is_an_error() -> None:

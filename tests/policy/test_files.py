@@ -66,6 +66,7 @@ def test_a_main_file_leads_to_the_policy(tmp_path: Path) -> None:
         ("PEPInstance A image.conf nopurge", "TTLSConfig x.policy FLUSH", Stack("A", False, 0)),
         ("TcpImage A image.conf NOPURGE 60", "TTLSConfig x.policy PURGE", Stack("A", True, 60)),
         ("TcpImage A 5\nTTLSConfig x.policy NOPURGE", "", Stack("A", False, 5)),
+        ("TcpImage A 604800\nTTLSConfig x.policy", "", Stack("A", None, 604800)),
         ("TTLSConfig x.policy", "", Stack()),
     ],
 )
@@ -81,8 +82,17 @@ def test_options_that_do_nothing_are_named(tmp_path: Path) -> None:
     write(tmp_path, p_conf="TcpImage A NOFLUSH\nTTLSConfig x.policy PRUGE\n", x_policy=OFF + rule("r"))
     found = policy.load(tmp_path / "p.conf").diagnostics
     assert [("not-supported", 1, 12), ("ignored-words", 2, 21)] == [(it.code, it.line, it.column) for it in found]
-    write(tmp_path, q_conf="TcpImage A FLUSH 90000\nTTLSConfig x.policy\n")
+    write(tmp_path, q_conf="TcpImage A FLUSH 4294967296\nTTLSConfig x.policy\n")
     assert [("bad-value", 1, 18)] == [(it.code, it.line, it.column) for it in refused(tmp_path / "q.conf")]
+
+
+def test_a_common_file_alone_counts_and_is_named(tmp_path: Path) -> None:
+    """On z/OS a stack without TTLSConfig has no AT-TLS; here the common file protects it all the same."""
+    write(tmp_path, p_conf="CommonTTLSConfig x.policy\nTcpImage A\n", x_policy=OFF + rule("r"))
+    loaded = policy.load(tmp_path / "p.conf")
+    assert (["r"], ["no-ttlsconfig"]) == ([one.name for one in loaded.rules], [one.code for one in loaded.diagnostics])
+    write(tmp_path, p_conf="CommonTTLSConfig x.policy\nTTLSConfig\n")
+    assert () == policy.load(tmp_path / "p.conf").diagnostics
 
 
 def test_a_policy_knows_whether_its_files_have_changed(tmp_path: Path) -> None:

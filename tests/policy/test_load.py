@@ -155,6 +155,34 @@ def test_a_parameter_coded_twice_counts_as_coded_last(tmp_path: Path) -> None:
     assert [(5, "coded-twice")] == [(finding.line, finding.code) for finding in loaded.diagnostics]
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ConditionTimeRange 20260101000000:20261231235959", "20260101000000:20261231235959"),
+        ("ConditionTimeRange 20260101000000-20261231235959", "20260101000000:20261231235959"),
+        ("ConditionTimeRange 20260101000000 20261231235959", "20260101000000:20261231235959"),
+        ("TimeOfDayRange 6:00-20:00", ["06:00-20:00"]),
+        ("TimeOfDayRange 06:00-12:00,13:00-20:00", ["06:00-12:00", "13:00-20:00"]),
+        ("TimeOfDayRange 06:00-12:00, 13:00-20:00 # and so on", ["06:00-12:00", "13:00-20:00"]),
+    ],
+)
+def test_how_times_may_be_written(tmp_path: Path, line: str, expected: object) -> None:
+    """The ends of a period are joined by a colon, a dash or a blank; windows by commas, with or without blanks."""
+    block = f"IpTimeCondition\n{{\n{line}\n}}\nDirection"
+    rule = policy.load(text_policy(tmp_path, SILENT.replace("Direction", block))).rules[0]
+    (shown,) = json.loads(json.dumps(show.conditions_json(rule.conditions)))["IpTimeCondition"]
+    assert expected == shown[line.split()[0]]
+
+
+def test_long_lists_keep_order_and_first_places(tmp_path: Path) -> None:
+    """A list of very many lines is read as fast as others, and what is repeated keeps its first place."""
+    names = [f"h{number}.example L{number}" for number in range(30_000)]
+    lines = "\n".join(f"ServerHandshakeSNIList {name}" for name in (*names, *reversed(names)))
+    block = f"TTLSEnvironmentAdvancedParms\n{{\nServerHandshakeSNI Optional\n{lines}\n}}\n"
+    loaded = policy.load(text_policy(tmp_path, SILENT.replace("HandshakeRole", f"{block}HandshakeRole")))
+    assert tuple(names) == loaded.effective(loaded.rules[0].verdict)["ServerHandshakeSNIList"]
+
+
 def test_words_that_look_meant_are_not_dropped_silently(tmp_path: Path) -> None:
     """A second cipher on one line, or a label with a blank, is ignored with a warning."""
     more = """HandshakeRole Server

@@ -6,10 +6,12 @@ from datetime import datetime
 from ipaddress import ip_address
 from itertools import product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attls.model import AddressRange, Conditions, Direction, Owner, PortRange, TimeCondition, Verdict
+from attls.policy import shadows
 from attls.policy.compare import witness
 from attls.policy.match import Matcher, Question, explain
 from attls.policy.rules import Rule
@@ -61,13 +63,16 @@ def test_covering_is_never_contradicted(
 
 
 def test_times_decide_covering() -> None:
-    """A rule that is in force only sometimes covers nothing but a rule of the same times."""
+    """A rule that is in force only sometimes covers nothing but a rule of the same times, or of fewer."""
     night = (TimeCondition(daily=((0, 60),)),)
     always = Conditions(frozenset(Direction))
     sometimes = Conditions(frozenset(Direction), times=night)
     assert covers(always, sometimes)
     assert covers(sometimes, sometimes)
     assert not covers(sometimes, always)
+    sundays = TimeCondition(daily=((0, 30),), weekdays=(True, *(False,) * 6))
+    assert covers(sometimes, Conditions(frozenset(Direction), times=(sundays,)))
+    assert not covers(sometimes, Conditions(frozenset(Direction), times=(sundays, TimeCondition(daily=((50, 70),)))))
 
 
 @given(some_conditions, some_conditions)
@@ -109,6 +114,15 @@ def test_several_rules_cover_another_together() -> None:
         Conditions(INBOUND, local_addresses=v4), Conditions(INBOUND, remote_addresses=v6), Conditions(INBOUND)
     )
     assert [] == names_in_front(Conditions(INBOUND, local_ports=high), Conditions(INBOUND))
+
+
+def test_looking_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time for a policy is used up, shadows go unsaid."""
+    rules = rules_of([Conditions(INBOUND, job="*A*"), Conditions(INBOUND, job="*BAB*")])
+    assert [rules[0]] == list(Shadows(rules, Matcher(rules)).in_front(1))
+    monkeypatch.setattr(shadows, "_MOST_LOOKS", 1)
+    tired = Shadows(rules, Matcher(rules))
+    assert [(rules[0],), ()] == [tired.in_front(1), tired.in_front(1)]
 
 
 def test_one_rule_that_covers_is_named_alone() -> None:

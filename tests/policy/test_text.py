@@ -119,6 +119,14 @@ def test_any_text_gives_statements(text: str) -> None:
         render(item)
 
 
+def test_messages_do_not_steer_the_terminal() -> None:
+    """Control characters of a text are shown as marks, in sentences and in quoted lines."""
+    _, findings = read("A\x1b[31mB\tc }")
+    shown = "\n".join(render(item) for item in findings.diagnostics)
+    assert "\x1b" not in shown
+    assert "A\ufffd[31mB\tc }" in shown
+
+
 @pytest.mark.parametrize("piece", ["{\n", "}\n", "A\n{\n", "a b c\n", '"', '" ', "#", "A {", "{ } "])
 def test_reading_takes_linear_time(piece: str) -> None:
     """Four times the text takes about four times as long, also where every line is a fault."""
@@ -137,8 +145,22 @@ def _timed(text: str) -> float:
 
 
 def test_decoding() -> None:
-    """UTF-8 with or without a mark, Latin-1 where it is not UTF-8, and EBCDIC is told apart."""
+    """UTF-8 with or without a mark, UTF-16 with one, Latin-1 where it is neither, and EBCDIC is told apart."""
     assert "é" == decode("é".encode())
     assert "é" == decode("\ufeffé".encode())
     assert "é" == decode("é".encode("latin-1"))
+    assert "é" == decode("é".encode("utf-16"))
     assert decode(b"\xe3\xe3\xd3\xe2\x40\x81\x15\x40") is None
+
+
+def test_fixed_records_of_ebcdic_are_told_apart() -> None:
+    """A data set copied as it is has no line ends at all, but far more blanks than anything else."""
+    lines = ["TTLSRule one", "{", "  Direction Inbound", "}"]
+    assert decode("".join(line.ljust(80) for line in lines).encode("cp037")) is None
+    assert decode("".join(line.ljust(80) for line in lines).encode()) is not None
+
+
+def test_the_line_ends_of_converted_files() -> None:
+    """What iconv makes of the line end of z/OS ends a line here too."""
+    assert "a\nb" == decode("a\x85b".encode())
+    assert "a\x85b é" == decode(b"a\x85b \xe9")

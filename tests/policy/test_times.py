@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attls.model import TimeCondition
-from attls.policy.times import active, any_active, can_be_active, local, next_change
+from attls.policy.times import active, any_active, can_be_active, covers, in_words, local, next_change
 
 NONE = (False,) * 31
 FRIDAY = datetime(2026, 7, 31, 23, 0)  # the last day of its month
@@ -101,6 +102,36 @@ def test_nothing_changes_before_the_next_change(alternatives: list[TimeCondition
         assert state != any_active(alternatives, change)
 
 
+@given(conditions, conditions, st.integers(0, 10**6))
+def test_covering_is_never_contradicted(wider: TimeCondition, narrower: TimeCondition, minute: int) -> None:
+    """If one condition covers another, it holds whenever the other does; and every condition covers itself."""
+    assert covers(narrower, narrower)
+    both = replace(wider, weekdays=narrower.weekdays, daily=narrower.daily, days_from_first=narrower.days_from_first)
+    moment = FRIDAY + timedelta(minutes=minute)
+    for one in (wider, both):
+        if covers(one, narrower) and active(narrower, moment):
+            assert active(one, moment)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (TimeCondition(), "at all times"),
+        (TimeCondition(weekdays=week("0111110")), "on Monday-Friday"),
+        (TimeCondition(weekdays=week("1000011"), daily=((360, 1200), (1320, 60))), "at 06:00-20:00 and 22:00-01:00 "
+         "on Sunday, Friday-Saturday"),
+        (TimeCondition(months=week("111000000001")), "in January-March, December"),
+        (TimeCondition(days_from_first=(True, True, *NONE[2:]), days_from_last=NONE), "on day 1-2 of the month"),
+        (TimeCondition(days_from_first=NONE, days_from_last=(True, *NONE[1:])), "on day 1 from the end of the month"),
+        (TimeCondition(days_from_first=NONE, days_from_last=NONE), "on no day"),
+        (TimeCondition(begins=FRIDAY, ends=FRIDAY), "from 2026-07-31 23:00:00 to 2026-07-31 23:00:00"),
+    ],
+)  # fmt: skip
+def test_conditions_in_words(condition: TimeCondition, expected: str) -> None:
+    """Masks and windows are said the way people say them."""
+    assert expected == in_words([condition])
+
+
 def test_rules_that_can_never_be_in_force() -> None:
     """No moment fits the 31st of June; one does for the 29th of February, however far away."""
     june = TimeCondition(months=week("000001000000"), days_from_first=(*NONE[:30], True), days_from_last=NONE)
@@ -116,6 +147,13 @@ def test_rules_that_can_never_be_in_force() -> None:
     assert not can_be_active(short)
     assert can_be_active(TimeCondition(begins=datetime(1, 1, 1), ends=datetime(9999, 12, 31)))
     assert can_be_active(TimeCondition(begins=datetime(9999, 12, 31), ends=datetime(9999, 12, 31)))
+
+
+@given(conditions, st.integers(0, 3 * 366 * 24 * 60))
+def test_what_is_in_force_can_be(condition: TimeCondition, minute: int) -> None:
+    """A condition that holds at some moment is never said to hold at none."""
+    if active(condition, FRIDAY + timedelta(minutes=minute)):
+        assert can_be_active(condition)
 
 
 def test_a_moment_with_a_zone_is_turned_into_local_time() -> None:

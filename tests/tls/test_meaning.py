@@ -159,6 +159,29 @@ def test_server_certificate_labels_serve_both_kinds_of_keys(suite: str, kind: st
     assert kind in meet(environment, context).certificate
 
 
+# Protocols
+
+
+@pytest.mark.parametrize(
+    ("protocols", "expected"),
+    [
+        ({Protocol.TLSV1, Protocol.TLSV1_2, Protocol.TLSV1_3}, "TLSv1.3"),
+        ({Protocol.TLSV1, Protocol.TLSV1_1, Protocol.TLSV1_3}, "TLSv1.3"),
+        ({Protocol.TLSV1, Protocol.TLSV1_2}, "TLSv1.2"),
+    ],
+)
+def test_a_gap_between_protocols_leaves_a_client_the_newer_ones(protocols: set[Protocol], expected: str) -> None:
+    """The library by itself would offer the oldest alone, which is less than the policy asks for."""
+    meeting = meet(client(protocols=frozenset(protocols)), server_context())
+    assert (None, expected) == (meeting.reason, meeting.ours.get_protocol_version_name())
+
+
+def test_a_gap_counts_where_there_are_suites_above_it() -> None:
+    """A protocol whose list of suites is empty is off, so it makes nothing below it go away."""
+    environment = client(protocols=frozenset({Protocol.TLSV1_2, Protocol.TLSV1_3}), ciphers=("C02B",))
+    assert "TLSv1.2" == meet(environment, server_context()).ours.get_protocol_version_name()
+
+
 # Names
 
 
@@ -171,6 +194,18 @@ def test_the_name_chooses_the_certificate(version: ssl.TLSVersion, piece: int) -
     )
     for name in ("server.test", "other.test", "OTHER.test"):
         assert {name.lower()} == meet(environment, client_context(version), name=name, piece=piece).certificate
+
+
+def test_a_name_of_the_list_may_stand_for_many() -> None:
+    """`*.test` in ServerHandshakeSNIList fits one level of names, and a name that is written out counts more."""
+    pairs = (("*.test", "other.test"), ("server.test", "server.test"))
+    environment = server("server.test", "other.test", server_sni=pairs, server_sni_demand=Demand.OPTIONAL)
+    for name, expected in (("server.test", "server.test"), ("other.test", "other.test")):
+        assert {expected} == meet(environment, client_context(), name=name).certificate
+    strict = server(
+        "other.test", server_sni=pairs[:1], server_sni_demand=Demand.OPTIONAL, server_sni_match_required=True
+    )
+    assert errors.UNKNOWN_SERVER_NAME is meet(strict, client_context(), name="a.other.test").reason
 
 
 @VERSIONS
