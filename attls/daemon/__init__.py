@@ -7,10 +7,12 @@ because `attls status` should not wait for TLS libraries.
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attls.errors import DaemonError
 from attls.model import Defaults
 
 
@@ -49,6 +51,14 @@ def run(options: Options) -> None:
     Raises PolicyError when the policy has errors, and DaemonError or InterceptError when it cannot be served; nothing
     of the host has changed then.
     """
-    from attls.daemon.supervisor import run as run_supervisor
+    from attls.daemon import nest, process
 
-    run_supervisor(options)
+    if not process.may_administer_network():
+        raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
+    os.umask(0o077)
+    process.forbid_dumps()
+    process.raise_descriptor_limit()
+    with nest.Nest(options.workers) as workers:
+        from attls.daemon.supervisor import run as run_supervisor  # takes its time, and the workers take theirs
+
+        run_supervisor(options, workers)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
 
-from attls.daemon.generation import Generation
 from attls.daemon.secondary import Primary
 from attls.keyring import Keyring
 from attls.model import Endpoint
@@ -31,7 +30,7 @@ class Configure:
     """First order: who the worker is, the descriptors of its listeners, where its connection numbers start.
 
     `control` are the descriptors of its part of the control channel, as `Mailroom.numbers` orders them, `handover`
-    those of the inboxes for connections; `workers` is how many there are.
+    those of the inboxes for connections; `workers` is how many there are. Numbers are the supervisor's, -1 is none.
     """
 
     worker: int
@@ -42,12 +41,17 @@ class Configure:
     handover: tuple[int, ...] = ()
     workers: int = 1
 
+    def descriptors(self) -> set[int]:
+        """Return all descriptors it names."""
+        return {number for number in (*self.listeners, *self.control, *self.handover) if number >= 0}
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """Build everything that `generation` needs, without using it yet; answered by `prepared` with the problems."""
+    def with_descriptors(self, ours: Mapping[int, int]) -> Configure:
+        """Return the order with the worker's own descriptor for each of the supervisor's."""
 
-    generation: Generation
+        def own(numbers: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(ours[number] if number >= 0 else number for number in numbers)
+
+        return replace(self, listeners=own(self.listeners), control=own(self.control), handover=own(self.handover))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +154,16 @@ class Channel:
         self._buffer = bytearray()
 
     async def send(self, message: object) -> None:
-        """Send one message; raises ChannelClosedError."""
+        """Send one message; raises ChannelClosedError. Cancelled in the middle of it, the channel is closed."""
         body = self._encode(message)
         async with self._sending:
+            await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 await self._stream.send_all(_LENGTH.pack(len(body)) + body)
+            except trio.Cancelled:
+                # Half a frame may be out, and whatever came behind it would be taken for its rest.
+                await trio.aclose_forcefully(self._stream)
+                raise
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ChannelClosedError("the other process is gone") from error
 

@@ -60,9 +60,14 @@ def ring_key(settings: TlsSettings) -> RingKey:
 def settings_in_use(rules: Iterable[Rule]) -> dict[TlsSettings, list[str]]:
     """Return each distinct TLS settings that some rule asks for, with the names of those rules."""
     found: dict[TlsSettings, list[str]] = {}
+    known: dict[int, list[str]] = {}  # by identity: rules share settings, and hashing those takes long
     for rule in rules:
-        if rule.verdict.settings is not None:
-            found.setdefault(rule.verdict.settings, []).append(rule.name)
+        settings = rule.verdict.settings
+        if settings is not None:
+            names = known.get(id(settings))
+            if names is None:
+                names = known[id(settings)] = found.setdefault(settings, [])
+            names.append(rule.name)
     return found
 
 

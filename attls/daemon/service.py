@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from attls.daemon.handover import Handover
     from attls.daemon.switchboard import Switchboard
 
-ACCEPT_BATCH = 64
+ACCEPT_BATCH = 8  # taken at once: each is some tenths of a millisecond that all connections wait
+ASKED_BATCH = 64  # the same when a program waits for an answer about one of them
+BACKLOG = 4096  # more than can wait in a listener
 MOST_VERDICTS = 4096  # kept for connections that no rule could tell apart
 BACK_OFF_SECONDS = 0.1
 RING_WAIT_SECONDS = 10.0
@@ -320,8 +322,8 @@ class Service:
     def _watch(self, listener: Listener) -> None:
         self.reactor.watch_listener(listener.sock, lambda _mask: self._accept(listener))
 
-    def _accept(self, listener: Listener) -> None:
-        for _ in range(ACCEPT_BATCH):
+    def _accept(self, listener: Listener, most: int = ACCEPT_BATCH) -> None:
+        for _ in range(most):
             if len(self.reactor.connections) + self._waiting >= self._most_connections:
                 self._pause(listener)
                 return
@@ -606,7 +608,7 @@ class Service:
         """Take the connections that are there but not accepted yet: a program may ask about one at once."""
         if self._accepting:
             for listener in self._listeners:
-                self._accept(listener)
+                self._accept(listener, ASKED_BATCH)
             if self.handover is not None:
                 self._take_handed_over()
 
@@ -614,7 +616,7 @@ class Service:
         """Take what is in the backlog (it came while we were still in charge), then accept nothing more."""
         self._accepting = False
         for listener in self._listeners:
-            self._accept(listener)
+            self._accept(listener, BACKLOG)
             with contextlib.suppress(OSError, ValueError):
                 self.reactor.unwatch(listener.sock.fileno())
             listener.sock.close()

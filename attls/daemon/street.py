@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import operator
 import os
 import socket
 import struct
@@ -49,6 +50,7 @@ class HostStreet:
         self._routes = Routes()
         self._listeners: Listeners | None = None
         self._claim: socket.socket | None = None
+        self._checked: tuple[Sequence[Rule], str] | None = None  # the last rules that were checked, and their table
 
     def open(self, workers: int) -> Sequence[tuple[int, ...]]:
         """Open the listeners of all workers; return the descriptors of each worker's, to be inherited by it."""
@@ -58,12 +60,15 @@ class HostStreet:
 
     def check(self, rules: Sequence[Rule]) -> None:
         """Have `nft` check the steering that `rules` need, without applying it."""
-        nft.check(self._table(rules))
+        table = self._table(rules)
+        nft.check(table)
+        self._checked = (rules, table)
+        self._routes.get_ready()
 
     def steer(self, rules: Sequence[Rule]) -> None:
         """Steer what `rules` could match, and nothing else, in one transaction."""
         self._routes.install()
-        nft.apply(self._table(rules))
+        nft.apply(self._just_checked(rules) or self._table(rules))
 
     def stop_steering(self) -> None:
         """Steer no new connection; those that are carried go on."""
@@ -101,11 +106,18 @@ class HostStreet:
             self._claim.close()
             self._claim = None
 
+    def _just_checked(self, rules: Sequence[Rule]) -> str | None:
+        """Return the table of these very rules as it was checked; once only, for later its users may be others."""
+        checked, self._checked = self._checked, None
+        if checked is None or len(checked[0]) != len(rules) or not all(map(operator.is_, checked[0], rules)):
+            return None
+        return checked[1]
+
     def _table(self, rules: Sequence[Rule]) -> str:
         listeners = self._listeners
         return nft.render(
             rules,
-            # Before the listeners are open any two ports do: the table is only checked then.
+            # With the listeners closed any two ports do: the table then only says what is refused.
             outbound_port=listeners.outbound_port if listeners is not None else 1011,
             inbound_port=listeners.inbound_port if listeners is not None else 1012,
             own_uid=os.geteuid(),

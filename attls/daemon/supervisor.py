@@ -14,12 +14,11 @@ It parses nothing that comes from the network. What it guards is order:
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -41,7 +40,6 @@ from attls.daemon.channel import (
     Drain,
     Introduce,
     Known,
-    Prepare,
     Query,
     Report,
     RingReply,
@@ -59,6 +57,8 @@ from attls.daemon.generation import (
     settings_in_use,
 )
 from attls.daemon.mailroom import Mailroom
+from attls.daemon.nest import Nest, give
+from attls.daemon.portions import Prepare, portions
 from attls.daemon.rundir import HeldRunDirectory
 from attls.daemon.secondary import Primaries, Primary
 from attls.daemon.street import HostStreet
@@ -145,6 +145,16 @@ class WorkerHandle:
             raise WorkerGoneError(f"worker {self.number} has ended")
         return answers[0]
 
+    async def prepare(self, orders: Sequence[Prepare]) -> list[str]:
+        """Hand over a generation, portion by portion; return the problems the worker has with it."""
+        try:
+            for order in orders[:-1]:
+                await self.channel.send(order)
+        except ChannelClosedError as error:
+            raise WorkerGoneError(f"worker {self.number} has ended") from error
+        answer = await self.ask(orders[-1], ("prepared", orders[-1].number))
+        return list(answer["problems"])
+
     async def report(self, **wishes: Any) -> Mapping[str, Any]:
         """Return a worker's report and remember its counters, for the day it is gone."""
         self._requests += 1
@@ -183,14 +193,16 @@ class WorkerHandle:
 class Supervisor:
     """The daemon's first process; `run` does everything.
 
-    `street` is the interception; `announce` gets the one line that says we are ready. `clock` returns seconds since the
-    epoch; by it steering follows the rules' time conditions.
+    `street` is the interception; `nest` has the first workers, and its owner ends those that we leave there.
+    `announce` gets the one line that says we are ready. `clock` returns seconds since the epoch; by it steering follows
+    the rules' time conditions.
     """
 
     def __init__(
         self,
         options: Options,
         street: Street,
+        nest: Nest,
         *,
         announce: Callable[[str], None],
         journal: bool = False,
@@ -198,6 +210,7 @@ class Supervisor:
     ) -> None:
         self._options = options
         self._street = street
+        self._nest = nest
         self._announce = announce
         self._journal = journal
         self._clock = clock
@@ -208,6 +221,7 @@ class Supervisor:
         self._steering = False
         self._generation: Generation | None = None
         self._next: Generation | None = None
+        self._packed: list[Prepare] = []
         self._workers: dict[int, WorkerHandle] = {}
         self._listeners: Sequence[tuple[int, ...]] = ()
         self._mailroom: Mailroom | None = None
@@ -258,13 +272,12 @@ class Supervisor:
     async def _serve(self, directory: HeldRunDirectory, nursery: trio.Nursery) -> None:
         options, generation = self._options, self._generation
         assert generation is not None
-        await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
         self._listeners = self._street.open(options.workers)
         self._mailroom = Mailroom(
             directory.control, options.workers, mode=options.control_mode, group=options.control_group
         )
         nursery.start_soon(self._street.keep_claim)
-        await self._start_workers(nursery)
+        await _together(partial(self._check, generation), partial(self._start_workers, nursery))
         operators = admin.listen(directory)
         with operators:
             if self._stop.is_set():
@@ -300,6 +313,9 @@ class Supervisor:
                 datasets=options.datasets,
             )
         )
+
+    async def _check(self, generation: Generation) -> None:
+        await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
 
     # Signals
 
@@ -360,7 +376,7 @@ class Supervisor:
     async def _one_worker(self, number: int, task_status: trio.TaskStatus[list[str]] | None) -> list[str]:
         """Run one worker process from birth to death; return what kept it from serving, if anything did."""
         try:
-            worker = self._spawn(number)
+            worker, configuration = self._spawn(number)
         except OSError as error:
             return [f"cannot start a worker process: {error.strerror}"]
         problems = [f"worker {number} ended while it started; the log above says why"]
@@ -369,7 +385,7 @@ class Supervisor:
                 nursery.start_soon(self._listen, worker, nursery)
                 try:
                     with trio.fail_after(START_SECONDS):
-                        await worker.ask(self._configuration(number), ("ready", 0))
+                        await worker.ask(configuration, ("ready", 0))
                     async with self._change:  # never in the middle of a refresh
                         with trio.fail_after(START_SECONDS):
                             problems = await self._install(worker)
@@ -393,27 +409,16 @@ class Supervisor:
                 await _reap(worker.child)
         return problems
 
-    def _spawn(self, number: int) -> WorkerHandle:
-        # Not trio's own way of starting processes: that uses a thread, and the death signal a worker asks for is sent
-        # when the thread that started it ends.
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs, contextlib.ExitStack() as undo:
-            undo.callback(ours.close)
-            descriptors = [each for each in self._listeners[number] if each >= 0]
-            if self._mailroom is not None:
-                descriptors += self._mailroom.numbers(number) + self._mailroom.handover(number)
-            root = str(Path(attls.__file__).resolve().parent.parent)
-            path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-            child = subprocess.Popen(
-                # -P: never import from the directory the daemon happens to be started in.
-                [sys.executable, "-P", "-m", "attls.daemon.worker", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno(), *descriptors],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-            undo.pop_all()
-        return WorkerHandle(number, child, supervisor_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours))))
+    def _spawn(self, number: int) -> tuple[WorkerHandle, Configure]:
+        """Take a worker process and give it its descriptors; returns it with its first order. Raises OSError."""
+        configuration = self._configuration(number)
+        hatchling = self._nest.take()
+        try:
+            give(hatchling.ours, configuration.descriptors())
+        except OSError:  # it has ended already; whoever asks it next finds out
+            _log.error("worker %d ended before it could start", number)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(hatchling.ours))
+        return WorkerHandle(number, hatchling.child, supervisor_end(stream)), configuration
 
     def _configuration(self, number: int) -> Configure:
         incarnation = self._incarnations.get(number, 0)
@@ -433,11 +438,17 @@ class Supervisor:
         """Put the generation in force into one worker; return the problems it has with it."""
         generation = self._generation
         assert generation is not None
-        answer = await worker.ask(Prepare(generation), ("prepared", generation.number))
-        if not answer["problems"]:
+        problems = await worker.prepare(await self._portions(generation))
+        if not problems:
             await worker.introduce(tuple(self._primaries))
             await worker.ask(Commit(generation.number), ("committed", generation.number))
-        return list(answer["problems"])
+        return problems
+
+    async def _portions(self, generation: Generation) -> list[Prepare]:
+        """Take a generation apart, once for all workers."""
+        if not self._packed or self._packed[0].number != generation.number:
+            self._packed = await trio.to_thread.run_sync(portions, generation)
+        return self._packed
 
     async def _listen(self, worker: WorkerHandle, nursery: trio.Nursery) -> None:
         """Take what a worker says until it is gone."""
@@ -543,7 +554,6 @@ class Supervisor:
             generation = await load_next()
             if generation is None:
                 return {"ok": True}
-            await trio.to_thread.run_sync(self._street.check, generation.policy.rules)
             await self._swap(generation)
         except PolicyError as error:
             return self._refresh_failed([], [asdict(finding) for finding in error.diagnostics])
@@ -622,10 +632,14 @@ class Supervisor:
 
         async def prepare(worker: WorkerHandle) -> None:
             try:
-                answer = await worker.ask(Prepare(generation), ("prepared", number))
-                problems.update(dict.fromkeys(answer["problems"]))
+                problems.update(dict.fromkeys(await worker.prepare(packed)))
             except WorkerGoneError as error:
                 problems[f"{error} while it prepared the new policy"] = None
+
+        async def prepare_all() -> None:
+            await _all(prepare, workers)
+            if problems:
+                raise GenerationError(problems)
 
         async def commit(worker: WorkerHandle) -> None:
             try:
@@ -641,15 +655,15 @@ class Supervisor:
             with contextlib.suppress(ChannelClosedError):
                 await worker.channel.send(Settle(number))
 
+        packed = await self._portions(generation)
         self._next = generation
         try:
             with trio.fail_after(PREPARE_SECONDS):
-                await _all(prepare, workers)
-                if problems:
-                    raise GenerationError(problems)
+                await _together(partial(self._check, generation), prepare_all)
                 await _all(commit, workers)
             await self._steer(generation)
         except BaseException as error:
+            self._packed = []  # keys that are not in force have no business here
             with trio.CancelScope(shield=True):
                 await _all(roll_back, workers)
             if isinstance(error, trio.TooSlowError):
@@ -896,6 +910,23 @@ def _endpoint(text: object) -> Endpoint:
     return Endpoint(canonical_address(address.removeprefix("[").removesuffix("]")), int(port))
 
 
+async def _together(*works: Callable[[], Awaitable[None]]) -> None:
+    """Do all of `works` at once and to their ends; then raise the first AttlsError, not wrapped in a group."""
+    failures: list[AttlsError] = []
+
+    async def do(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except AttlsError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(do, work)
+    if failures:
+        raise failures[0]
+
+
 async def _all(work: Callable[[WorkerHandle], Awaitable[None]], workers: Sequence[WorkerHandle]) -> None:
     async with trio.open_nursery() as nursery:
         for worker in workers:
@@ -913,16 +944,12 @@ async def _reap(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def run(options: Options) -> None:
-    """Run the daemon in this process; see `attls.daemon.run`."""
-    if not process.may_administer_network():
-        raise DaemonError("steering connections needs root (CAP_NET_ADMIN); run attls as root")
+def run(options: Options, nest: Nest) -> None:
+    """Run the daemon in this process, which `attls.daemon.run` has prepared; see there."""
     journal = "JOURNAL_STREAM" in os.environ
-    os.umask(0o077)
-    process.forbid_dumps()
-    process.raise_descriptor_limit()
+    gc.set_threshold(50_000, 20, 20)  # large policies live on, and are walked in vain each time; as in workers
     with contextlib.closing(configure_log(journal=journal)):
-        trio.run(Supervisor(options, HostStreet(), announce=_say_ready, journal=journal).run)
+        trio.run(Supervisor(options, HostStreet(), nest, announce=_say_ready, journal=journal).run)
 
 
 def _say_ready(line: str) -> None:

@@ -1,8 +1,9 @@
 """A worker process: takes orders from the supervisor over an inherited socket, and runs one `Service`.
 
 Started as `python -m attls.daemon.worker CHANNEL SUPERVISOR`: the descriptor of our end of the channel and the process
-number of the supervisor. A worker never outlives its supervisor, because nobody would then tell it about a new policy;
-the steering in the kernel stays, so that what it served is refused, not passed.
+number of the supervisor. All other descriptors come over the channel (see nest). A worker never outlives its
+supervisor, because nobody would then tell it about a new policy; the steering in the kernel stays, so that what it
+served is refused, not passed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -30,7 +32,6 @@ from attls.daemon.channel import (
     Drain,
     Introduce,
     Known,
-    Prepare,
     Query,
     Report,
     RingReply,
@@ -40,6 +41,8 @@ from attls.daemon.channel import (
 )
 from attls.daemon.handover import Handover
 from attls.daemon.lookups import Lookups
+from attls.daemon.nest import receive
+from attls.daemon.portions import Assembly, Prepare
 from attls.daemon.process import die_with_parent, forbid_dumps
 from attls.daemon.secondary import Primary
 from attls.daemon.service import Service
@@ -79,6 +82,7 @@ class Worker:
         reactor.start_inquiry = self.lookups.start
         self.service.keep_staples = self.lookups.keep
         self._unknown: dict[int, trio.Event] = {}
+        self._assembly = Assembly()
         if order.handover and order.workers > 1:
             inbox, *outlets = (socket.socket(fileno=number) for number in order.handover)
             self.service.handover = Handover(inbox, outlets)
@@ -107,8 +111,7 @@ class Worker:
             while True:
                 order = await self._channel.receive()
                 if isinstance(order, Prepare):
-                    problems = await service.prepare(order.generation)
-                    await self._say(kind="prepared", number=order.generation.number, problems=problems)
+                    await self._prepare(order)
                 elif isinstance(order, Commit):
                     service.commit(order.number)
                     service.open()
@@ -139,6 +142,21 @@ class Worker:
                     await self._say(kind="query", request=order.request, connection=found)
                 elif isinstance(order, Drain):
                     nursery.start_soon(self._drain, order.seconds, stop)
+
+    async def _prepare(self, order: Prepare) -> None:
+        if order.is_first:
+            # What comes now lives until the next refresh: collections would walk it, for a tenth of a second in the
+            # end, and find nothing. Only what is young by then is looked at once more, since freezing keeps it too.
+            gc.collect(0)
+            gc.disable()
+        generation = self._assembly.add(order)
+        if generation is None:
+            await trio.lowlevel.checkpoint()  # connections have their turn between two portions
+            return
+        problems = await self.service.prepare(generation)
+        gc.freeze()
+        gc.enable()
+        await self._say(kind="prepared", number=generation.number, problems=problems)
 
     async def _report(self, order: Report) -> None:
         report = await self.service.report(connections=order.connections, connid=order.connid, detail=order.detail)
@@ -194,13 +212,17 @@ class Worker:
         await self._channel.send(message)
 
 
-async def serve(ours: socket.socket) -> None:
-    """Serve until the supervisor orders the end or is gone."""
+async def serve(ours: socket.socket, descriptors: Mapping[int, int]) -> None:
+    """Serve until the supervisor orders the end or is gone.
+
+    `descriptors` has ours for each number that the supervisor's first order names.
+    """
     channel = worker_end(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     with contextlib.ExitStack() as stack:
         try:
             order = await channel.receive()
             assert isinstance(order, Configure)
+            order = order.with_descriptors(descriptors)
             stack.callback(configure_log(journal=order.journal).close)
             if BYTE_PATH != "compiled":
                 _log.info(
@@ -234,7 +256,12 @@ def main() -> None:
     # Connections free themselves when they end. With the default of 700 allocations the collector would walk all that
     # live, thousands perhaps, again and again and find nothing.
     gc.set_threshold(50_000, 20, 20)
-    trio.run(serve, socket.socket(fileno=descriptor))
+    ours = socket.socket(fileno=descriptor)
+    try:
+        descriptors = receive(ours)
+    except EOFError:
+        sys.exit(1)
+    trio.run(serve, ours, descriptors)
 
 
 if __name__ == "__main__":

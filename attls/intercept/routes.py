@@ -18,10 +18,14 @@ WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 
 class Routes:
-    """The routing rules and routes of this network namespace; both calls may be repeated at will."""
+    """The routing rules and routes of this network namespace; all calls may be repeated at will."""
 
     def __init__(self, marks: Marks = MARKS) -> None:
         self.marks = marks
+
+    def get_ready(self) -> None:
+        """Import what the other calls need: best done while something else is waited for."""
+        import pyroute2  # type: ignore[import-untyped]  # noqa: F401
 
     def install(self) -> None:
         """Add what is missing, IPv4 and IPv6, and bring `lo` up; raises InterceptError."""
@@ -86,7 +90,7 @@ class Routes:
 
 def _netlink() -> Any:
     # Imported here: only the supervisor needs it, and it takes 100 ms and 20 MB. It brings no types.
-    from pyroute2 import IPRoute  # type: ignore[import-untyped]
+    from pyroute2 import IPRoute
 
     return IPRoute()
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 import datetime
+import hashlib
 import ipaddress
 import re
 import warnings
@@ -120,10 +121,18 @@ def private_key_pem(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
 
 
+_MOST_PROVEN = 1024
+_proven: dict[bytes, None] = {}  # digests of key files that were found sound, oldest first
+
+
 def load_private_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
-    """Read one private key from PEM. Raises KeyringError: 408 missing or wrong passphrase, 428 broken key."""
+    """Read one private key from PEM. Raises KeyringError: 408 missing or wrong passphrase, 428 broken key.
+
+    That the numbers of an RSA key are sound is proven when this process first meets the key, not at every refresh.
+    """
+    proof = hashlib.sha256(pem).digest()
     try:
-        key = serialization.load_pem_private_key(pem, passphrase)
+        key = serialization.load_pem_private_key(pem, passphrase, unsafe_skip_rsa_key_validation=proof in _proven)
     except TypeError as error:
         if passphrase is None:
             raise KeyringError("the private key is encrypted and no passphrase was given", 408) from error
@@ -136,7 +145,11 @@ def load_private_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
         raise KeyringError(
             "the private key cannot be read; it is damaged or of a kind that is not supported", 428
         ) from error
-    return _supported(key)
+    supported = _supported(key)
+    _proven[proof] = None
+    while len(_proven) > _MOST_PROVEN:
+        _proven.pop(next(iter(_proven)), None)
+    return supported
 
 
 def _supported(key: object) -> PrivateKey:

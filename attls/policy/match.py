@@ -280,6 +280,16 @@ _Known = dict[str, Any]  # what is known of a connection, by fact: a number, a w
 _Node = _Leaf | _Line | _Words  # `first` is the first rule that hangs under a node
 
 
+def _below(node: _Node) -> list[_Node]:
+    if isinstance(node, _Leaf):
+        return []
+    if isinstance(node, _Line):
+        found = [*node.parts, *node.wide.values(), node.rest]
+    else:
+        found = [*node.exact.values(), *node.prefixes.values(), node.rest]
+    return [each for each in found if each is not None]
+
+
 class Matcher:
     """Finds the rule that the plain walk over `rules` would find; immutable, and it pickles."""
 
@@ -292,6 +302,17 @@ class Matcher:
             )
             for direction in Direction
         }
+
+    def pieces(self) -> Iterator[Sequence[object]]:
+        """Yield what the matcher consists of, no piece before what it refers to, for whoever pickles it by and by."""
+        yield self._facts
+        nodes: list[_Node] = []
+        waiting = [root for root in self._roots.values() if root is not None]
+        while waiting:
+            node = waiting.pop()
+            nodes.append(node)
+            waiting += _below(node)
+        yield nodes[::-1]
 
     def find(self, question: Question, owner: Owner, now: datetime | None) -> int | None:
         """Return the index of the first rule whose conditions all hold at `now` (None: at any time), or None."""

@@ -135,7 +135,7 @@ class Relay:
             self.abort(errors.UNREACHABLE, error.strerror or str(error))
             return
         self.reactor.arm(self, DIAL_SECONDS)
-        self.reactor.watch(self.dialing, self._dialed)
+        self.reactor.watch(self.dialing, self._dialed, is_new=True)
 
     def _dialed(self, mask: int) -> None:
         dialing = self.dialing
@@ -149,6 +149,7 @@ class Relay:
             return
         self.dialing = None
         self.dialed = mask
+        self.reactor.newcomers.discard(dialing.fileno())
         if self.record.flow.direction is Direction.OUTBOUND:
             self.net = dialing
         else:

@@ -14,6 +14,10 @@ Three rules follow from edge triggering, and break silently when forgotten:
 - an event may be about a descriptor that was closed and reused in the same batch, so a handler must survive being
   called for nothing.
 
+Who is being served comes before who is new. A step of a handshake takes as long as dozens of small requests, and a
+crowd that connects at once would keep everybody waiting for all of its handshakes. So events of newcomers (listeners,
+dialling, handshakes) wait until those of the others are handled, and then a bounded time of each round is theirs.
+
 A connection whose budget is used up goes on the list of hungry ones; the list is only ever filled while the reactor
 runs, and the reactor does not sleep while somebody is on it.
 """
@@ -47,6 +51,7 @@ EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _BATCH = 512  # events taken from the kernel at once
 _URGENT = 0.0005  # seconds of work at most, but for one event, before urgent requests get a look
 _TURN = 0.02  # seconds of work before other trio tasks get their turn, if none of them asks for it earlier
+_NEWCOMERS = 0.002  # seconds of each round for newcomers: at full load that leaves them about half of the time
 _LINGER = 0.001  # seconds to wait in the kernel for the next event before going to sleep in trio
 _TICK = 0.25  # seconds between looks at the deadlines, while there are any
 
@@ -73,6 +78,8 @@ class Reactor:
         self.controls: dict[int, Controlled] = {}
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.hungry: list[Callable[[], None]] = []
+        self.newcomers: set[int] = set()  # descriptors whose events take long and may wait for those of others
+        self._waiting: dict[int, int] = {}  # newcomers that have an event, longest waiting first, and its mask
         # Carries out inquiries about revocation; whoever runs us sets it where a policy may ask.
         self.start_inquiry: StartInquiry | None = None
         self._epoll = select.epoll()
@@ -118,10 +125,17 @@ class Reactor:
         self.guard(relay, relay.start)
         return relay
 
-    def watch(self, sock: socket.socket, handler: Callable[[int], None]) -> None:
-        """Call `handler(mask)` whenever `sock` becomes readable, writable or broken, until it is closed."""
+    def watch(self, sock: socket.socket, handler: Callable[[int], None], *, is_new: bool = False) -> None:
+        """Call `handler(mask)` whenever `sock` becomes readable, writable or broken, until it is closed.
+
+        Others come first while it `is_new`, until it is taken out of `newcomers`.
+        """
         descriptor = sock.fileno()
         self.handlers[descriptor] = handler
+        if is_new:
+            self.newcomers.add(descriptor)
+        else:
+            self.newcomers.discard(descriptor)
         self._epoll.register(descriptor, EVENTS)
 
     def watch_urgent(self, descriptor: int, handler: Callable[[], None]) -> None:
@@ -143,6 +157,7 @@ class Reactor:
     def watch_listener(self, listener: Descriptor, handler: Callable[[int], None]) -> None:
         """Call `handler(mask)` as long as there is something to take from `listener` (level-triggered)."""
         self.handlers[listener.fileno()] = handler
+        self.newcomers.add(listener.fileno())
         self._epoll.register(listener.fileno(), select.EPOLLIN)
 
     def yield_to(self, descriptor: int) -> None:
@@ -159,12 +174,15 @@ class Reactor:
 
     def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor that stays open; closing one needs only `forget`."""
-        if self.handlers.pop(descriptor, None) is not None:
+        if descriptor in self.handlers:
+            self.forget(descriptor)
             self._epoll.unregister(descriptor)
 
     def forget(self, descriptor: int) -> None:
         """Drop the handler of a descriptor that is about to be closed (the kernel drops its registration)."""
         self.handlers.pop(descriptor, None)
+        self.newcomers.discard(descriptor)
+        self._waiting.pop(descriptor, None)
 
     def arm(self, relay: Relay, seconds: float) -> None:
         """Set the relay's only deadline: `relay.expired` is called when it passes. Arming again replaces it.
@@ -217,7 +235,7 @@ class Reactor:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_deadlines)
                 while True:
-                    if self.hungry:
+                    if self.hungry or self._waiting:
                         await trio.lowlevel.checkpoint()
                     else:
                         await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -231,12 +249,13 @@ class Reactor:
         """Handle what is ready, and what becomes ready meanwhile, until it is quiet or others must have their turn."""
         poll = self._epoll.poll
         handlers = self.handlers
+        newcomers, waiting = self.newcomers, self._waiting
         end = self.clock() + _TURN
         patience = 0.0
         self._others_wait = False
         while True:
             events = poll(patience, _BATCH)
-            if not events and not self.hungry:
+            if not events and not self.hungry and not waiting:
                 if patience:
                     return
                 patience = _LINGER
@@ -244,6 +263,9 @@ class Reactor:
             patience = 0.0
             look = self.clock() + _URGENT
             for descriptor, mask in events:
+                if descriptor in newcomers:
+                    waiting[descriptor] = waiting.get(descriptor, 0) | mask
+                    continue
                 handler = handlers.get(descriptor)
                 if handler is not None:
                     try:
@@ -257,7 +279,27 @@ class Reactor:
                 self._serve_urgent(self._urgent)
             if self.hungry:
                 self._feed_hungry()
+            if waiting:
+                self._serve_newcomers()
             if self._others_wait or self.clock() > end:
+                return
+
+    def _serve_newcomers(self) -> None:
+        """Handle what newcomers wait for, one at least, while their time lasts."""
+        waiting = self._waiting
+        until = self.clock() + _NEWCOMERS
+        while waiting:
+            descriptor = next(iter(waiting))
+            mask = waiting.pop(descriptor)
+            handler = self.handlers.get(descriptor)
+            if handler is not None:
+                try:
+                    handler(mask)
+                except Exception:  # noqa: BLE001 - as in _drain
+                    self._internal_error(handler)
+            if self._urgent is not None:  # one of these takes as long as many events
+                self._serve_urgent(self._urgent)
+            if self.clock() > until:
                 return
 
     def _serve_urgent(self, handler: Callable[[], None]) -> None:

@@ -97,8 +97,9 @@ class SecureRelay(Relay):
         self._arm_handshake(1 if environment.is_server else 5)
         if self.net.fileno() in self.reactor.handlers:
             self.reactor.handlers[self.net.fileno()] = self._on_handshake
+            self.reactor.newcomers.add(self.net.fileno())
         else:
-            self.reactor.watch(self.net, self._on_handshake)
+            self.reactor.watch(self.net, self._on_handshake, is_new=True)
         if not environment.is_server:
             self._step_handshake()
         if self.dialed & READABLE and not self.over:
@@ -205,6 +206,7 @@ class SecureRelay(Relay):
         self.reactor.disarm(self)
         assert self.net is not None
         self.reactor.handlers[self.net.fileno()] = self._on_net_early
+        self.reactor.newcomers.discard(self.net.fileno())
         if self.environment.asks_about_revocation:
             self.happened(Event.PROVEN)
         else:

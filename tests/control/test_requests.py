@@ -349,14 +349,14 @@ def test_a_failed_handshake_resets_the_connection(tmp_path: Path, blocking: bool
             program.recv(1)
         with pytest.raises(ConnectionResetError):
             peer.recv(1)
-        assert [5003] == [record.reason.code for record in exchange.records if record.reason]
+        assert [5003] == exchange.call(lambda: [record.reason.code for record in exchange.records if record.reason])
 
 
 def test_a_client_that_never_starts_the_handshake_is_reset(tmp_path: Path) -> None:
     """RC 5004 after HandshakeTimeout."""
     with Exchange(tmp_path, controlled(handshake_timeout=1)) as exchange, exchange.inbound() as (program, _):
         assert errno.ECONNRESET == failure(exchange.start, program)[0]
-        assert [5004] == [record.reason.code for record in exchange.records if record.reason]
+        assert [5004] == exchange.call(lambda: [record.reason.code for record in exchange.records if record.reason])
 
 
 # ALLOW_HSTIMEOUT

@@ -97,3 +97,29 @@ async def test_sending_to_the_dead_is_told() -> None:
     await below.aclose()
     with pytest.raises(ChannelClosedError):
         await supervisor_end(above).send(Commit(1))
+
+
+async def test_half_a_frame_is_the_last_thing_that_is_said() -> None:
+    """When sending is cancelled in the middle of a frame, the channel ends instead of passing on what follows."""
+    above, below = trio.testing.lockstep_stream_pair()
+    supervisor, worker = supervisor_end(above), worker_end(below)
+    received: list[object] = []
+
+    async def listen() -> None:
+        try:
+            while True:
+                received.append(await worker.receive())
+        except ChannelClosedError:
+            received.append("closed")
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.send, Report(1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert b"" != await below.receive_some(3)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    with pytest.raises(ChannelClosedError):
+        await supervisor.send(Commit(7))
+    await listen()
+    assert ["closed"] == received

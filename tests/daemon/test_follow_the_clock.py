@@ -12,6 +12,7 @@ import trio.testing
 
 from attls.daemon import Options
 from attls.daemon.generation import load
+from attls.daemon.nest import Nest
 from attls.daemon.supervisor import Street, Supervisor
 from attls.errors import InterceptError
 from attls.model import Defaults
@@ -65,7 +66,7 @@ async def test_steering_follows_the_clock(
     )  # fmt: skip
     street, watch = FakeStreet(), Watch(NOON)
     options = Options(policy=path, keyrings=rings, run_dir=tmp_path / "run", workers=1)
-    supervisor = Supervisor(options, cast(Street, street), announce=print, clock=watch)
+    supervisor = Supervisor(options, cast(Street, street), Nest(0), announce=print, clock=watch)
     generation = load(path, rings, defaults=Defaults.MODERN, number=1)
     supervisor._generation, supervisor._state = generation, "running"
     await supervisor._steer(generation)

@@ -7,6 +7,7 @@ import ipaddress
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -283,3 +284,25 @@ def test_a_pkcs12_file_with_several_keys_is_refused_before_it_is_opened() -> Non
     bag = bytes.fromhex("060b2a864886f70d010c0a0102")
     with pytest.raises(KeyringError, match="several private keys"):
         certificates.read(b"\x30\x82\x01\x00\x02\x01\x03" + bag + b"\x00" * 9 + bag, password=b"x")
+
+
+def test_an_rsa_key_whose_numbers_are_unsound_is_refused_each_time() -> None:
+    """A key that fails the proof is not remembered as proven, whatever sound keys were read before and between."""
+    sound = rsa.generate_private_key(65537, 2048)
+    numbers = sound.private_numbers()
+    broken = rsa.RSAPrivateNumbers(
+        p=numbers.p,
+        q=numbers.q,
+        d=numbers.d + 2,
+        dmp1=numbers.dmp1,
+        dmq1=numbers.dmq1,
+        iqmp=numbers.iqmp,
+        public_numbers=numbers.public_numbers,
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    outcomes: list[object] = []
+    for pem in [certificates.private_key_pem(key) for key in (sound, broken, sound, broken)]:
+        try:
+            outcomes.append(certificates.load_private_key(pem).public_key())
+        except KeyringError as error:
+            outcomes.append(error.code)
+    assert [sound.public_key(), 428, sound.public_key(), 428] == outcomes

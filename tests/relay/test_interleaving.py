@@ -91,7 +91,7 @@ class Wire:
 class Stillness(Reactor):
     """A reactor without a kernel: the test says what happens and when."""
 
-    def watch(self, sock: Any, handler: Callable[[int], None]) -> None:
+    def watch(self, sock: Any, handler: Callable[[int], None], *, is_new: bool = False) -> None:
         self.handlers[sock.fileno()] = handler
 
     def tell(self, wire: Wire, *, writable: bool = False) -> None:
