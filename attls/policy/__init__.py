@@ -98,11 +98,6 @@ class PolicySet:
         moments = [times.next_change(rule.conditions.times, now) for rule in self.rules if rule.conditions.times]
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def active_rules(self, now: datetime) -> tuple[Rule, ...]:
-        """Return the rules whose time conditions hold at `now`, in search order."""
-        now = times.local(now)
-        return tuple(rule for rule in self.rules if times.any_active(rule.conditions.times, now))
-
 
 def load(
     path: Path,

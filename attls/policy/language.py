@@ -421,7 +421,12 @@ _AT_BOTH_LEVELS = (
         many=True,
         since="V2R2",
     ),
-    Parameter("HostReferenceIdDNS", Kind.HOST, "DNS name that the server's certificate must carry.", since="3.1"),
+    Parameter(
+        "HostReferenceIdDNS",
+        Kind.HOST,
+        "DNS name, or IP address, that the server's certificate must carry.",
+        since="3.1",
+    ),
     Parameter("HostReferenceIdCN", Kind.TEXT, "Common name that the server's certificate must carry.", since="3.1"),
     _switch("HostRefWildcardValidation", "On", "Whether `*` in the certificate's name may match.", since="3.1"),
 )

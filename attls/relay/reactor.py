@@ -5,8 +5,8 @@ sockets sit in one `epoll`, registered once and edge-triggered; its own descript
 something to do (epoll descriptors nest), and a single task waits for that. It then drains events in a plain loop.
 A round through trio's scheduler costs as much as a small request, so when nothing is left to do the reactor first waits
 a moment in the kernel itself: on a busy worker the next event is there before the moment is over. Control goes back to
-trio after a bounded time, and at once when a descriptor that another task waits for (`yield_to`) has become readable,
-so that control requests are not starved.
+trio after a bounded time, and at once when another task that was woken asks for it (`give_way`), so that control
+requests are not starved.
 
 Three rules follow from edge triggering, and break silently when forgotten:
 - who stops reading although more may be there (back-pressure, budget) must read again later without being told;
@@ -159,14 +159,6 @@ class Reactor:
         self.handlers[listener.fileno()] = handler
         self.newcomers.add(listener.fileno())
         self._epoll.register(listener.fileno(), select.EPOLLIN)
-
-    def yield_to(self, descriptor: int) -> None:
-        """Give way to other trio tasks as soon as `descriptor`, which one of them waits for, is readable."""
-        self.handlers[descriptor] = self._give_way
-        self._epoll.register(descriptor, select.EPOLLIN)
-
-    def _give_way(self, _mask: int) -> None:
-        self.give_way()
 
     def give_way(self) -> None:
         """Let other trio tasks have their turn as soon as what is being handled now is done."""

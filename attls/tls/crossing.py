@@ -35,6 +35,20 @@ SWITCH = "ATTLS_CROSSING"
 Turn = tuple[int, int, int, SSL.Error | None]
 
 
+def look_inside() -> tuple[Any, Any, Any]:
+    """Return cffi, the TLS library that pyOpenSSL calls by it, and an engine to try on.
+
+    Raises ImportError, AttributeError or TypeError where pyOpenSSL is not made as it is known here.
+    """
+    from OpenSSL._util import ffi, lib
+
+    trial: Any = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+    names = [ffi.typeof(one).cname for one in (trial._ssl, trial._into_ssl, trial._from_ssl)]
+    if names != ["SSL *", "BIO *", "BIO *"] or not callable(trial._raise_ssl_error):
+        raise TypeError(f"pyOpenSSL's engine is made of {names}")
+    return ffi, lib, trial
+
+
 class Public:
     """The crossing by pyOpenSSL's public methods, with the two buffers that every crossing has.
 
@@ -154,8 +168,7 @@ class Direct(Public):
 
     def __init__(self, size: int) -> None:
         """Make the buffers, and try whether what is needed is there and works."""
-        from OpenSSL._util import ffi, lib
-
+        ffi, lib, trial = look_inside()
         super().__init__(size)
         self._received = ffi.from_buffer(self.received)
         self._made = ffi.from_buffer(self.made)
@@ -164,10 +177,6 @@ class Direct(Public):
         self._read_bio, self._write_bio = lib.BIO_read, lib.BIO_write
         self._new_bio, self._kind, self._set_bio = lib.BIO_new, lib.BIO_s_mem(), lib.SSL_set_bio
         self._held, self._nowhere = lib.BIO_get_mem_data, ffi.new("char **")
-        trial: Any = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
-        names = [ffi.typeof(one).cname for one in (trial._ssl, trial._into_ssl, trial._from_ssl)]
-        if names != ["SSL *", "BIO *", "BIO *"] or not callable(trial._raise_ssl_error):
-            raise TypeError(f"pyOpenSSL's engine is made of {names}")
         self.received[:2] = b"ok"
         if self._write_bio(trial._from_ssl, self._received, 2) != 2 or trial.bio_read(2) != b"ok":
             raise TypeError("pyOpenSSL's engine is not what it was")
@@ -225,11 +234,10 @@ class Compiled(Direct):
 
     def __init__(self, size: int, *, sockets: tuple[int, int] = (0, 0)) -> None:
         """Make the buffers; `sockets` are addresses of functions to use instead of `recv` and `send`."""
-        from OpenSSL._util import ffi, lib
-
         from attls.tls import _crossing
 
         super().__init__(size)
+        ffi, lib, _ = look_inside()
         names = ("SSL_read", "SSL_write", "SSL_get_error", "BIO_read", "BIO_write", "BIO_get_mem_data")
         types = ("int(*)(SSL *, void *, int)", "int(*)(SSL *, void *, int)", "int(*)(SSL *, int)",
                  "int(*)(BIO *, void *, int)", "int(*)(BIO *, void *, int)", "long(*)(BIO *, char * *)")  # fmt: skip

@@ -35,6 +35,30 @@ def certificate(*names: str, common_name: str | None = None) -> x509.Certificate
     return x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
 
 
+@pytest.mark.parametrize(
+    ("names", "common_name", "expected"),
+    [
+        (("192.0.2.7",), None, True),
+        (("192.0.2.8",), "192.0.2.7", False),
+        (("mq.example.com",), "192.0.2.7", False),
+        (("*.0.2.7",), None, False),
+        ((), "192.0.2.7", True),
+        (("mq.example.com", "192.0.2.7"), None, True),
+    ],
+)
+def test_a_reference_may_be_an_address(names: tuple[str, ...], common_name: str | None, expected: bool) -> None:
+    """It must be an iPAddress entry, and never falls under a wildcard; the common name is the last resort again."""
+    found = certificate(*names, common_name=common_name)
+    assert expected == carries(found, dns="192.0.2.7", common_name=None, wildcards=True)
+
+
+def test_addresses_of_ipv6_are_compared_by_value() -> None:
+    """However they are written."""
+    found = certificate("2001:db8::7")
+    assert carries(found, dns="2001:DB8:0:0::7", common_name=None, wildcards=True)
+    assert not carries(found, dns="2001:db8::8", common_name=None, wildcards=True)
+
+
 def test_the_common_name_counts_only_without_dns_names() -> None:
     """RFC 6125 section 6.4.4: CN is a last resort."""
     with_dns = certificate("san.example.com", common_name="cn.example.com")
