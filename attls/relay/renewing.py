@@ -61,7 +61,11 @@ class RenewingRelay(SecureRelay):
                 self._resume_app()
             self._pump_net(mask)
         else:
-            super().on_net(mask)
+            self._handle_net(mask)
+
+    def on_app(self, mask: int) -> None:
+        """Handle an event of the program's socket."""
+        self._handle_app(mask)
 
     def _pump_net(self, mask: int = ENDED) -> None:
         if self.renewing and self.app_unsent:

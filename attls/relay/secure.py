@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _READ = 256 * 1024
 _HELLO = 16384  # bytes read at once while the peer has not proven itself
+_BUT_WRITABLE = ~select.EPOLLOUT  # of what the kernel announces
 _TURNS = 4  # full reads of one connection before others get their turn
 
 # Shared by all connections of the process: filled and emptied within one call, never kept.
@@ -57,13 +58,16 @@ class SecureRelay(Relay):
 
     __slots__ = (
         "app_ended",
+        "app_key",
         "app_ready",
         "app_unsent",
         "engine",
+        "engine_key",
         "environment",
         "heard",
         "judged",
         "net_ended",
+        "net_key",
         "net_ready",
         "net_unsent",
     )
@@ -82,6 +86,9 @@ class SecureRelay(Relay):
         self.app_ready = False  # the program's socket had something while we were not reading it
         self.net_ready = False
         self.app_ended = False  # FIN is due, or sent, to the program
+        self.engine_key = self.net_key = self.app_key = (
+            None  # what `crossing` wants of the three, once bytes are carried
+        )
         self.net_ended = False  # close_notify is written; FIN is due, or sent, to the network
 
     # The handshake
@@ -261,13 +268,25 @@ class SecureRelay(Relay):
         more = self._passed_in(*crossing.rest(self.app, self.engine))
         if not self.over:
             crossing.settle(self.engine)
+            self.engine_key, self.net_key, self.app_key = crossing.keys(self.net, self.app, self.engine)
         if more and self.net_ready:
             self._pump_net()
         if self.app_ready and not self.over:
             self._pump_app()
 
     def on_net(self, mask: int) -> None:
-        """Handle an event of the network socket."""
+        """Handle an event of the network socket; this is where most of the time goes, so the usual comes first."""
+        if mask & _BUT_WRITABLE == select.EPOLLIN and not (self.app_unsent or self.net_unsent or self.app_ended):
+            turn = crossing.turn_inward(self.engine_key, self.net_key, self.app_key)
+            received, made, sent, ending = turn
+            if 0 < received < _READ and sent == made and ending is None:
+                self.record.bytes_in += made
+            elif self._took_in(received, made, sent, crossing.explain(ending, self.engine), mask):
+                self._pump_net(mask)
+        else:
+            self._handle_net(mask)
+
+    def _handle_net(self, mask: int) -> None:
         if mask & select.EPOLLOUT and self.net_unsent:
             self._resume_app()
         if mask & READABLE and not self.over:
@@ -280,6 +299,17 @@ class SecureRelay(Relay):
 
     def on_app(self, mask: int) -> None:
         """Handle an event of the program's socket."""
+        if mask & _BUT_WRITABLE == select.EPOLLIN and not (self.net_unsent or self.app_unsent):
+            turn = crossing.turn_outward(self.engine_key, self.app_key, self.net_key, 0, _READ)
+            received, made, sent, failure = turn
+            if 0 < received < _READ and sent == made and failure is None:
+                self.record.bytes_out += received
+            elif self._took_out(received, made, sent, crossing.explain(failure, self.engine), mask):
+                self._pump_app(mask)
+        else:
+            self._handle_app(mask)
+
+    def _handle_app(self, mask: int) -> None:
         if mask & select.EPOLLOUT and self.app_unsent:
             self._resume_net()
         if mask & READABLE and not self.over:
@@ -301,21 +331,23 @@ class SecureRelay(Relay):
             return
         self.net_ready = False
         for _ in range(_TURNS):
-            received, made, sent, ending = self._turn_inward(net, app, engine)
-            if received > 0:
-                if sent == made and ending is None:
-                    self.record.bytes_in += made
-                elif not self._passed_in(made, sent, ending):
-                    return
-                if received < self.most and not mask & ENDED:
-                    return
-            else:
-                if received:
-                    self._stumbled(errors.PEER_RESET, received)
-                elif not self.app_ended:
-                    self.abort(errors.TRUNCATED)
+            if not self._took_in(*self._turn_inward(net, app, engine), mask):
                 return
         self.reactor.hungry.append(self._pump_net)
+
+    def _took_in(self, received: int, made: int, sent: int, ending: EngineError | None, mask: int) -> bool:
+        """Do what a turn inward calls for; True means that there may be more to read."""
+        if received > 0:
+            if sent == made and ending is None:
+                self.record.bytes_in += made
+            elif not self._passed_in(made, sent, ending):
+                return False
+            return received >= self.most or bool(mask & ENDED)
+        if received:
+            self._stumbled(errors.PEER_RESET, received)
+        elif not self.app_ended:
+            self.abort(errors.TRUNCATED)
+        return False
 
     def _turn_inward(self, net: socket.socket, app: socket.socket | None, engine: Engine) -> Turn:
         """Read, open and hand on once; without `app` nothing is handed on."""
@@ -362,20 +394,22 @@ class SecureRelay(Relay):
         # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
         flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
         for _ in range(_TURNS):
-            received, made, sent, failure = crossing.outward(app, net, engine, flags)
-            if received > 0:
-                self.record.bytes_out += received
-                if (sent != made or failure is not None) and not self._passed_out(made, sent, failure):
-                    return
-                if received < _READ and not mask & ENDED:
-                    return
-            else:
-                if received:
-                    self._stumbled(errors.APP_RESET, received)
-                elif not self.net_ended:
-                    self.happened(Event.APP_CLOSED)
+            if not self._took_out(*crossing.outward(app, net, engine, flags), mask):
                 return
         self.reactor.hungry.append(self._pump_app)
+
+    def _took_out(self, received: int, made: int, sent: int, failure: EngineError | None, mask: int) -> bool:
+        """Do what a turn outward calls for; True means that there may be more to read."""
+        if received > 0:
+            self.record.bytes_out += received
+            if (sent != made or failure is not None) and not self._passed_out(made, sent, failure):
+                return False
+            return received >= _READ or bool(mask & ENDED)
+        if received:
+            self._stumbled(errors.APP_RESET, received)
+        elif not self.net_ended:
+            self.happened(Event.APP_CLOSED)
+        return False
 
     def _passed_out(self, made: int, sent: int, failure: EngineError | None) -> bool:
         """Keep what the network has not got of what was made; False means "stop reading"."""
@@ -500,7 +534,7 @@ class SecureRelay(Relay):
     def closed(self) -> None:
         """Keep a client's session for the next connection to the same place; let go of the engine."""
         self.keep_session()
-        self.engine = None
+        self.engine = self.engine_key = None
 
     def keep_session(self) -> None:
         """Have the next connection to the same place resume the session of this one; servers have no say in that."""

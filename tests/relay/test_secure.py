@@ -16,7 +16,7 @@ import trio
 
 from attls import errors
 from attls.model import ClientAuthType, Direction, HandshakeRole
-from attls.tls import Engine, Environment, Turn
+from attls.tls import Environment
 from tests.relay.peers import Program, connect, duplex, echo, finish, how_it_ends, in_thread, receive_all, reset
 from tests.relay.street import BOTH, TLS12, TLS13, client_context, ring, server_context, settings, street
 
@@ -551,15 +551,15 @@ async def test_an_error_of_ours_ends_one_connection_only(
     """A bug in the byte path resets that connection with reason `internal`; the others go on."""
     from attls.relay import secure
 
-    turn = secure.SecureRelay._turn_inward
+    turn = secure.crossing.turn_inward
 
-    def broken(self: secure.SecureRelay, net: socket.socket, app: socket.socket, engine: Engine) -> Turn:
-        done = turn(self, net, app, engine)
+    def broken(*keys: Any) -> tuple[int, int, int, Any]:
+        done = turn(*keys)
         if bytes(secure._made[:4]) == b"boom":
             raise RuntimeError("a bug")
         return done
 
-    monkeypatch.setattr(secure.SecureRelay, "_turn_inward", broken)
+    monkeypatch.setattr(secure.crossing, "turn_inward", broken)
 
     def say(sock: socket.socket, text: bytes) -> bytes:
         sock.sendall(text)

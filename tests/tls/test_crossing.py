@@ -37,12 +37,6 @@ def pair(protocols: frozenset[Protocol] = BOTH, *, controlled: bool = False) -> 
     return client, server
 
 
-def addresses(engine: Any) -> bytes:
-    """Return where the parts of a settled engine are."""
-    found: bytes = engine.addresses
-    return found
-
-
 @pytest.mark.parametrize("count", [1, RECORD, RECORD + 1, SIZE])
 @pytest.mark.parametrize("opening", WAYS)
 @pytest.mark.parametrize("sealing", WAYS)
@@ -101,14 +95,13 @@ def test_the_compiled_part_writes_nothing_behind_its_buffer() -> None:
     crossing.settle(client)
     crossing.settle(server)
     with sockets() as (program, app), sockets() as (net, far):
+        ours, there, here = crossing.keys(net, app, client)
         program.sendall(DATA[:RECORD])
-        assert (RECORD, RECORD - 1, RECORD - 1, None) == turns.outward(
-            addresses(client), app.fileno(), net.fileno(), 0, SIZE
-        )
+        assert (RECORD, RECORD - 1, RECORD - 1, None) == turns.outward(ours, here, there, 0, SIZE)
         program.sendall(b"x")
-        assert 1 == turns.outward(addresses(client), app.fileno(), net.fileno(), 0, SIZE)[0]
+        assert 1 == turns.outward(ours, here, there, 0, SIZE)[0]
         with pytest.raises(IndexError):
-            turns.inward(addresses(server), far.fileno(), app.fileno())
+            turns.inward(*crossing.keys(far, app, server))
 
 
 @pytest.mark.parametrize("kind", WAYS)
@@ -285,13 +278,13 @@ def test_a_turn_says_that_the_library_has_an_answer(kind: type[Public], data: by
 )
 def test_the_compiled_part_refuses_what_it_cannot_use(arguments: tuple[Any, ...], error: type[Exception]) -> None:
     """Arguments that are no engine and no descriptors raise, before anything is read."""
-    turns = Compiled(SIZE)._turns
+    crossing: Any = Compiled(SIZE)
     with pytest.raises(error):
-        turns.inward(*arguments)
+        crossing.turn_inward(*arguments)
     with pytest.raises(error):
-        turns.outward(*arguments, *(0, 1)[: len(arguments) - 1])
+        crossing.turn_outward(*arguments, *(0, 1)[: len(arguments) - 1])
     with pytest.raises(ValueError):
-        turns.outward(b"\1" * 24, 0, 0, 0, 0)
+        crossing.turn_outward(b"\1" * 24, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
