@@ -185,6 +185,10 @@ class Proxy(ABC):
             time.sleep(0.005)
         return time.monotonic() - started
 
+    def settle(self, patience: float = 30.0) -> None:
+        """Wait until it does nothing any more that belongs to its start, and runs no helpers; raises BenchError."""
+        self.pids()  # most are there when they serve
+
     def pids(self) -> tuple[int, ...]:
         """All its processes."""
         assert self.process is not None
@@ -348,6 +352,15 @@ class Attls(Proxy):
     def is_ready(self) -> bool:
         """Whether it has said so."""
         return self.process is not None and self.process.has_said("ready ")
+
+    def settle(self, patience: float = 30.0) -> None:
+        """Wait for its word: it serves a moment before, while `nft` still runs."""
+        end = time.monotonic() + patience
+        while not self.is_ready():
+            self.pids()
+            if time.monotonic() > end:
+                raise BenchError(f"attls is not ready after {patience:.0f} s")
+            time.sleep(0.005)
 
     def worker_pids(self) -> list[int]:
         """The workers' process ids."""

@@ -40,7 +40,9 @@ class Stage:
 
     def start(self, proxy: Proxy) -> float:
         """Start a proxy and wait until it serves; returns how many seconds that took."""
-        return proxy.start(lambda: self.ready(proxy))
+        seconds = proxy.start(lambda: self.ready(proxy))
+        proxy.settle()
+        return seconds
 
     def restart(self, proxy: Proxy, workers: int) -> float:
         """Start a proxy anew with so many workers; returns how many seconds that took."""
