@@ -550,6 +550,11 @@ class TlsPhase(RenewingRelay):
         if self.notified and not self.over:
             self._finish_stop()
 
+    @property
+    def has_heard_the_end(self) -> bool:
+        """Whether the peer's close_notify has come; what follows it is for the program's next request."""
+        return self.peer_stopped or self.app_ended
+
     def _pump_net(self, mask: int = ENDED) -> None:
         if self.peer_stopped and not self.over and not self.app_unsent:
             self._look_behind_close_notify()

@@ -75,13 +75,18 @@ class RenewingRelay(SecureRelay):
         self._look_at_handshake()
         self._renew_if_due()
 
+    @property
+    def has_heard_the_end(self) -> bool:
+        """Whether the peer has said that it will send no more under TLS."""
+        return self.app_ended
+
     def _read_on(self) -> None:
         """Read what the handshake waits for; data that comes with it is kept behind what the program has not taken.
 
         The program may be waiting for us to take what it writes, and will not read before: so we must not wait for it.
         """
         self.net_ready = True
-        while len(self.app_unsent) < MOST_KEPT and not self.over:
+        while len(self.app_unsent) < MOST_KEPT and not self.over and not self.has_heard_the_end:
             net, engine = self.net, self.engine
             assert net is not None
             assert engine is not None
@@ -138,6 +143,8 @@ class RenewingRelay(SecureRelay):
         if engine.get_state_string() != _AT_REST:
             if self.asking or not self.renewing:
                 self._wait()
+        elif self.asking and self.has_heard_the_end:  # nobody is left to begin
+            self._renewed()
         elif self.renewing and not engine.renegotiate_pending():
             self._renewed()
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import select
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 
 from attls import errors
 from attls.model import Direction, HandshakeRole
 from attls.relay.controlled import unread
-from attls.relay.renewing import PATIENCE_SECONDS
+from attls.relay.lifecycle import State
+from attls.relay.renewing import PATIENCE_SECONDS, RenewingRelay
 from attls.tls import Environment
-from tests.relay.peers import Program, connect, duplex, echo, finish, in_thread
+from tests.relay.peers import SECONDS, Program, connect, duplex, echo, finish, in_thread, receive_all
 from tests.relay.street import TLS12, client_context, ring, server_context, settings, street
 
 ALLOW_CLIENT_RENEGOTIATION = 0x100  # an OpenSSL option that the standard library has no name for
@@ -173,6 +177,45 @@ async def test_bulk_in_both_directions_outlives_many_renewals(role: HandshakeRol
     assert [] == program.failures
     assert (errors.DONE, len(data), len(data)) == (record.reason, record.bytes_in, record.bytes_out)
     assert len(set(seen)) > 2
+
+
+async def test_the_end_of_the_stream_is_heard_while_keys_are_renewed() -> None:
+    """A peer may say close_notify while the program does not read and a handshake is due; nothing is lost by that."""
+    data = random.Random(8).randbytes(12_000_000)
+    may_read = threading.Event()
+
+    def serve(sock: socket.socket) -> bytes:
+        may_read.wait(SECONDS)
+        return receive_all(sock)
+
+    def say(address: tuple[str, int]) -> None:
+        with connect(address, client_context(V12)) as sock:
+            sock.sendall(data)
+            sock.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                sock.unwrap()  # type: ignore[attr-defined]
+            with socket.socket(fileno=sock.detach()) as bare:
+                bare.settimeout(SECONDS)
+                bare.shutdown(socket.SHUT_WR)
+                receive_all(bare)
+
+    with Program(serve) as program:
+        async with street(program.listener, environment=environment()) as road:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_thread, say, road.address)
+                relay: Any = None
+                while relay is None or not relay.app_unsent:
+                    await trio.sleep(0.01)
+                    relay = next(iter(road.reactor.connections.values()), None)
+                    relay = relay if isinstance(relay, RenewingRelay) and relay.life.state is State.OPEN else None
+                relay.due = 0.0
+                relay._renew_if_due()
+                assert relay.asking
+                await trio.sleep(0.1)
+                may_read.set()
+            (record,) = await road.ended()
+    assert [data] == program.results
+    assert errors.DONE == record.reason
 
 
 def take_turns(sock: socket.socket, data: bytes, seen: list[bytes | None]) -> bytes:
