@@ -143,9 +143,9 @@ class RenewingRelay(SecureRelay):
         if engine.get_state_string() != _AT_REST:
             if self.asking or not self.renewing:
                 self._wait()
-        elif self.asking and self.has_heard_the_end:  # nobody is left to begin
-            self._renewed()
-        elif self.renewing and not engine.renegotiate_pending():
+            return
+        nobody_will_begin = self.asking and self.has_heard_the_end
+        if self.renewing and (nobody_will_begin or not engine.renegotiate_pending()):
             self._renewed()
 
     def _wait(self) -> None:
