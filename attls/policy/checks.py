@@ -81,8 +81,12 @@ def _never_in_force(resolver: Resolver, rules: Sequence[Rule], now: datetime) ->
 
 def _shadowed_rules(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher) -> None:
     shadows = Shadows(rules, matcher)
+    told = False
     for index, rule in enumerate(rules):
         node = _node(resolver, rule)
+        if shadows.is_in_haste and not told:
+            told = True
+            _say_what_is_missed(resolver, rule, "which of them can never match is not told for all")
         if not is_possible(rule.conditions):
             resolver.findings.warning(
                 node,
@@ -104,6 +108,15 @@ def _shadowed_rules(resolver: Resolver, rules: Sequence[Rule], matcher: Matcher)
                 f"{_why(rule, above)}",
                 word=1,
             )
+
+
+def _say_what_is_missed(resolver: Resolver, rule: Rule, what: str) -> None:
+    resolver.findings.warning(
+        _node(resolver, rule),
+        "not-looked-at",
+        f"there are too many rules to compare all: from TTLSRule '{rule.name}' on, {what}",
+        word=1,
+    )
 
 
 def _why(rule: Rule, above: Sequence[Rule]) -> str:
@@ -131,6 +144,7 @@ def _partly_switched_off(resolver: Resolver, rules: Sequence[Rule]) -> None:
                 continue
             pairs += 1 + (len(off.conditions.remote_addresses) + len(on.conditions.remote_addresses)) // 8
             if pairs > _MOST_PAIRS:
+                _say_what_is_missed(resolver, off, "which of them leave in the clear what others protect is not told")
                 return
             if on.priority <= off.priority and meet(off.conditions, on.conditions):
                 names.append(on.name)

@@ -42,16 +42,28 @@ class Change:
     new_rule: str | None
 
 
-def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
-    """Yield what changes for the connections that some rule of either policy is about, in the new policy's order."""
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What changes, in the new policy's order; there may be more where it is not `complete`, for want of time."""
+
+    changes: tuple[Change, ...]
+    complete: bool
+
+
+def compare(old: PolicySet, new: PolicySet) -> Comparison:
+    """Find what changes for the connections that some rule of either policy is about."""
     edges = _edges((*old.rules, *new.rules))
+    found: list[Change] = []
+    complete = True
     told: set[str] = set()
     left = _MOST_CELLS
     for rule, direction in _rules_that_differ(old, new):
         outcomes: dict[_Rules, list[Conditions]] = {}
         rulings: dict[_Rules, tuple[_Ruling, _Ruling]] = {}
         whole = replace(rule.conditions, directions=frozenset({direction}))
-        for cell in _cells(whole, edges, max(_FEW_CELLS, min(left, _MOST_CELLS_AT_ONCE))):
+        cells, all_cut = _cells(whole, edges, max(_FEW_CELLS, min(left, _MOST_CELLS_AT_ONCE)))
+        complete = complete and all_cut
+        for cell in cells:
             question, owner = witness(cell, direction)
             before, looked = _ruling_of(old, question, owner)
             after, looked_again = _ruling_of(new, question, owner)
@@ -59,23 +71,26 @@ def changes(old: PolicySet, new: PolicySet) -> Iterator[Change]:
             key = (_rules_of(before), _rules_of(after))
             outcomes.setdefault(key, []).append(cell)
             rulings[key] = (before, after)
-        for key, cells in outcomes.items():
+        for key, alike in outcomes.items():
             before, after = rulings[key]
             if _outcomes(before) == _outcomes(after):
                 continue
-            for conditions in _joined(cells):
+            for conditions in _joined(alike):
                 connections = describe(conditions, direction)
                 if connections in told:
                     continue
                 told.add(connections)
-                yield Change(
-                    connections,
-                    _in_words(before),
-                    _in_words(after),
-                    next(filter(None, _all_differences(old, before, new, after)), {}),
-                    before[0].verdict.rule,
-                    after[0].verdict.rule,
+                found.append(
+                    Change(
+                        connections,
+                        _in_words(before),
+                        _in_words(after),
+                        next(filter(None, _all_differences(old, before, new, after)), {}),
+                        before[0].verdict.rule,
+                        after[0].verdict.rule,
+                    )
                 )
+    return Comparison(tuple(found), complete)
 
 
 def describe(conditions: Conditions, direction: Direction) -> str:
@@ -213,28 +228,31 @@ def _edges(rules: Iterable[Rule]) -> _Edges:
     return {fact: sorted(edges) for fact, edges in found.items()}
 
 
-def _cells(conditions: Conditions, edges: _Edges, most: int) -> list[Conditions]:
-    cells = [conditions]
+def _cells(conditions: Conditions, edges: _Edges, most: int) -> tuple[list[Conditions], bool]:
+    # The pieces, and whether they were cut by every fact.
+    cells, all_cut = [conditions], True
     for fact in _FACTS:
         pieces = _pieces(getattr(conditions, fact), edges[fact], most // len(cells))
-        if len(pieces) > 1:
+        if pieces is None:
+            all_cut = False
+        elif len(pieces) > 1:
             cells = [_with(cell, {fact: (piece,)}) for cell in cells for piece in pieces]
-    return cells
+    return cells, all_cut
 
 
 def _with(conditions: Conditions, facts: dict[str, Any]) -> Conditions:
     return replace(conditions, **facts)
 
 
-def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]], most: int) -> list[Any]:
-    # Nothing where there would be more than `most`.
+def _pieces(ranges: tuple[Any, ...], edges: list[tuple[int, int]], most: int) -> list[Any] | None:
+    # None where there would be more than `most`.
     pieces: list[Any] = []
     for item in ranges:
         version = getattr(item, "version", 0)
         low = bisect_right(edges, (version, item.first))
         high = bisect_left(edges, (version, item.last + 1))
         if len(pieces) + high - low >= most:
-            return []
+            return None
         starts = [item.first, *(number for _, number in edges[low:high])]
         pieces += [
             replace(item, first=start, last=end - 1)

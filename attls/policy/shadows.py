@@ -78,6 +78,11 @@ class Shadows:
         self._plain = sum(text.count("*") == 1 and "?" not in text for text in tried)
         self._winding = sum(len(text) for text in tried) - self._plain
 
+    @property
+    def is_in_haste(self) -> bool:
+        """Whether the time is used up, so that shadows may be missed from now on."""
+        return self._looks <= 0
+
     def in_front(self, index: int) -> tuple[Rule, ...]:
         """Return the rules before number `index` that take all its connections: one, or several that do so together.
 

@@ -9,6 +9,7 @@ import pytest
 
 from attls import policy
 from attls.errors import Diagnostic
+from attls.policy import shadows
 
 NOW = datetime(2026, 7, 31, 12, 0)
 ACTIONS = """
@@ -269,6 +270,15 @@ def test_signature_pairs_that_tls_1_3_cannot_use(tmp_path: Path, pairs: str, swi
     findings = found(tmp_path, text)
     assert ([] if words is None else ["cannot-meet"]) == codes(findings)
     assert words is None or words in findings[0].message
+
+
+def test_what_there_was_no_time_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy too large to compare all its rules is not called free of shadows."""
+    text = ACTIONS + "".join(rule(f"r{number}", f"LocalPortRange {number}") for number in range(1, 6))
+    assert "not-looked-at" not in codes(found(tmp_path, text))
+    monkeypatch.setattr(shadows, "_MOST_LOOKS", 3)
+    (finding,) = (each for each in found(tmp_path, text) if each.code == "not-looked-at")
+    assert "too many rules to compare all" in finding.message
 
 
 def test_parameters_without_their_companion(tmp_path: Path) -> None:
