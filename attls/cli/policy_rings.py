@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from attls.daemon.generation import with_code
+from attls.daemon.generation import belongs_to_connection_user, with_code
 from attls.errors import Diagnostic, KeyringError
 from attls.keyring import Identity, Keyring, Store, Usage, certificates
 from attls.keyring.revocation import crl_problem, is_list_of, read_crl
@@ -33,8 +33,8 @@ def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Di
             continue
         user = None if rule.conditions.user is None or set(rule.conditions.user) & {"*", "?"} else rule.conditions.user
         users: list[str | None] = [user]
-        if user is None and _is_of_each_user(settings.keyring):
-            try:
+        if user is None and belongs_to_connection_user(settings.keyring):
+            try:  # which users there will be is not known here; those who have such a ring are looked at
                 users = [ring.owner for ring in store.rings() if ring.name == settings.keyring]
             except KeyringError as error:
                 yield _at(rule, "error", "missing-ring", with_code(error))
@@ -58,18 +58,14 @@ def ring_findings(policy: PolicySet, store: Store, now: datetime) -> Iterator[Di
                     yield _at(rule, severity, code, what)
 
 
-def _is_of_each_user(reference: str) -> bool:
-    # Which users there will be is not known here; those who have such a ring are looked at.
-    return "/" not in reference
-
-
 def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tuple[str, str, str]]:
     if not ring.trust_anchors() and settings.role is not HandshakeRole.SERVER:
         yield "warning", "no-authority", f"ring {ring.name} trusts no authority"
     if settings.role is not HandshakeRole.SERVER and not ring.name.startswith("*"):  # virtual rings are others' care
         for entry in ring.entries:
             if entry.is_trusted and entry.usage is not Usage.PERSONAL:
-                yield from _end(f"authority '{entry.label}' of {entry.owner}", entry.certificate, now)
+                ends = certificates.load_certificate(entry.certificate).not_valid_after_utc
+                yield from _end(f"authority '{entry.label}' of {entry.owner}", ends, now)
     identities = []
     fits = False
     for label in _labels(settings):
@@ -88,7 +84,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
                 "cannot-meet",
                 f"the key of certificate '{identity.label}' of {identity.owner} is on no curve of the SuiteBProfile",
             )
-        yield from _end(f"certificate '{identity.label}' of {identity.owner}", identity.certificate, now)
+        yield from _end(f"certificate '{identity.label}' of {identity.owner}", certificate.not_valid_after_utc, now)
     if settings.role is not HandshakeRole.CLIENT and identities and not fits:
         label, owner = identities[0].label, identities[0].owner
         yield (
@@ -100,8 +96,7 @@ def _of_ring(settings: TlsSettings, ring: Keyring, now: datetime) -> Iterator[tu
     yield from _of_revocation(settings, ring, identities, now)
 
 
-def _end(what: str, certificate: bytes, now: datetime) -> Iterator[tuple[str, str, str]]:
-    ends = certificates.load_certificate(certificate).not_valid_after_utc
+def _end(what: str, ends: datetime, now: datetime) -> Iterator[tuple[str, str, str]]:
     if ends - now < _EXPIRES_SOON:
         yield "warning", "expires-soon", f"{what} {'expired' if ends <= now else 'expires'} on {ends:%Y-%m-%d}"
 

@@ -294,7 +294,7 @@ class _Helper:
             _log.warning("%s", problem)
         gc.collect()
         gc.freeze()  # what start-up has left behind lives as long as we do; collections need not walk it
-        gc.set_threshold(50_000, 20, 20)
+        process.collect_rarely()
         try:
             trio.run(self._serve, notifications)
         finally:

@@ -14,7 +14,6 @@ It parses nothing that comes from the network. What it guards is order:
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -947,7 +946,7 @@ async def _reap(child: subprocess.Popen[bytes]) -> None:
 def run(options: Options, nest: Nest) -> None:
     """Run the daemon in this process, which `attls.daemon.run` has prepared; see there."""
     journal = "JOURNAL_STREAM" in os.environ
-    gc.set_threshold(50_000, 20, 20)  # large policies live on, and are walked in vain each time; as in workers
+    process.collect_rarely()
     with contextlib.closing(configure_log(journal=journal)):
         trio.run(Supervisor(options, HostStreet(), nest, announce=_say_ready, journal=journal).run)
 

@@ -43,7 +43,7 @@ from attls.daemon.handover import Handover
 from attls.daemon.lookups import Lookups
 from attls.daemon.nest import receive
 from attls.daemon.portions import Assembly, Prepare
-from attls.daemon.process import die_with_parent, forbid_dumps
+from attls.daemon.process import collect_rarely, die_with_parent, forbid_dumps
 from attls.daemon.secondary import Primary
 from attls.daemon.service import Service
 from attls.daemon.street import adopt
@@ -253,9 +253,7 @@ def main() -> None:
         sys.exit(1)
     forbid_dumps()
     gc.freeze()  # what start-up has left behind lives as long as we do; collections need not walk it
-    # Connections free themselves when they end. With the default of 700 allocations the collector would walk all that
-    # live, thousands perhaps, again and again and find nothing.
-    gc.set_threshold(50_000, 20, 20)
+    collect_rarely()
     ours = socket.socket(fileno=descriptor)
     try:
         descriptors = receive(ours)

@@ -25,20 +25,14 @@ from attls.model import (
 from attls.policy import codes, times
 from attls.policy.language import EFFECTIVE, Value
 from attls.policy.match import Matcher, Question
-from attls.policy.resolve import ACTIONS, Resolver
+from attls.policy.resolve import ACTIONS, PROTOCOLS, Resolver
 from attls.policy.rules import Rule
 from attls.policy.shadows import Shadows, is_possible, meet
 from attls.policy.text import Statement
 
 # Pairs of rules that are compared for partial shadows before we stop looking: a second or two.
 _MOST_PAIRS = 1_000_000
-_PROTOCOL_SWITCHES = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-_NAMES = {
-    Protocol.TLSV1: "TLSv1",
-    Protocol.TLSV1_1: "TLSv1.1",
-    Protocol.TLSV1_2: "TLSv1.2",
-    Protocol.TLSV1_3: "TLSv1.3",
-}
+_SWITCHES = {protocol: name for name, protocol in PROTOCOLS.items()}
 _OF_SESSIONS = ("GSK_V3_SESSION_TIMEOUT", "GSK_V3_SIDCACHE_SIZE", "GSK_SESSION_TICKET_SERVER_TIMEOUT")
 
 
@@ -197,7 +191,7 @@ def _profiles(resolver: Resolver, rule: Rule, node: Statement, names: tuple[str 
     silent = [
         parameter
         for parameter in EFFECTIVE
-        if parameter.name in _PROTOCOL_SWITCHES
+        if parameter.name in PROTOCOLS
         and parameter.name not in coded
         and parameter.silent(Defaults.MODERN) != parameter.silent(Defaults.ZOS)
     ]
@@ -240,7 +234,7 @@ def _protocols(resolver: Resolver, rule: Rule, node: Statement) -> None:
             message = "lists only ciphers that need TLS 1.2, which is switched off: nothing can be agreed on"
     offered = without_gap(usable)
     if settings.role is HandshakeRole.CLIENT and offered != usable:
-        left_out = ", ".join(_NAMES[protocol] for protocol in sorted(usable - offered))
+        left_out = ", ".join(_SWITCHES[protocol] for protocol in sorted(usable - offered))
         resolver.findings.warning(
             node,
             "no-effect",

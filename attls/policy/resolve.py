@@ -41,7 +41,7 @@ from attls.policy.text import Findings, Statement
 # Both cipher parameters write one list, in the order in which their lines stand.
 _SAME_LIST = {"V3CipherSuites4Char": "V3CipherSuites"}
 
-_PROTOCOLS = {
+PROTOCOLS = {
     "SSLv2": Protocol.SSLV2,
     "SSLv3": Protocol.SSLV3,
     "TLSv1": Protocol.TLSV1,
@@ -674,7 +674,7 @@ def settings_of(effective: dict[str, Value]) -> TlsSettings:
     settings = TlsSettings(
         role=HandshakeRole(effective["HandshakeRole"]),
         keyring=text("Keyring") or "",
-        protocols=frozenset(protocol for name, protocol in _PROTOCOLS.items() if on(name)),
+        protocols=frozenset(protocol for name, protocol in PROTOCOLS.items() if on(name)),
         keyring_password=text("KeyringPw"),
         keyring_stash_file=text("KeyringStashFile"),
         ciphers=words("V3CipherSuites"),

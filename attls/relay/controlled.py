@@ -532,7 +532,9 @@ class TlsPhase(RenewingRelay):
         self.reactor.handlers[net.fileno()] = self.on_net
         self.reactor.handlers[app.fileno()] = self.on_app
         self.app_ready = True
-        if self.unfed and self.engine is not None:
+        assert self.engine is not None
+        self.engine_key, self.net_key, self.app_key = crossing.keys(net, app, self.engine)
+        if self.unfed:
             count = len(self.unfed)
             _received[:count] = self.unfed
             if not self._passed_in(*self._take_records(app, self.engine, count)):
@@ -655,15 +657,15 @@ class TlsPhase(RenewingRelay):
 
     def _pump_rest(self) -> None:
         """Encrypt what is left up to the end of TLS, then say close_notify."""
-        app, net, engine, record = self.app, self.net, self.engine, self.record
-        if self.over or self.notified or app is None or net is None or engine is None:
+        engine, record = self.engine, self.record
+        if self.over or self.notified or engine is None:
             return
         if self.net_unsent or self.renewing:
             self.app_ready = True
             return
         while record.bytes_out < self.end_place:
             most = min(RECORD, self.end_place - record.bytes_out)
-            received, made, sent, failure = crossing.outward(app, net, engine, 0, most)
+            received, made, sent, failure = self._turn_outward(engine, most=most)
             if received < 0:
                 self._stumbled(errors.APP_RESET, received)
                 return

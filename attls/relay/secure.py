@@ -86,9 +86,8 @@ class SecureRelay(Relay):
         self.app_ready = False  # the program's socket had something while we were not reading it
         self.net_ready = False
         self.app_ended = False  # FIN is due, or sent, to the program
-        self.engine_key = self.net_key = self.app_key = (
-            None  # what `crossing` wants of the three, once bytes are carried
-        )
+        # What `crossing` wants of the three, once bytes are carried.
+        self.engine_key = self.net_key = self.app_key = None
         self.net_ended = False  # close_notify is written; FIN is due, or sent, to the network
 
     # The handshake
@@ -277,8 +276,7 @@ class SecureRelay(Relay):
     def on_net(self, mask: int) -> None:
         """Handle an event of the network socket; this is where most of the time goes, so the usual comes first."""
         if mask & _BUT_WRITABLE == select.EPOLLIN and not (self.app_unsent or self.net_unsent or self.app_ended):
-            turn = crossing.turn_inward(self.engine_key, self.net_key, self.app_key)
-            received, made, sent, ending = turn
+            received, made, sent, ending = crossing.turn_inward(self.engine_key, self.net_key, self.app_key)
             if 0 < received < _READ and sent == made and ending is None:
                 self.record.bytes_in += made
             elif self._took_in(received, made, sent, crossing.explain(ending, self.engine), mask):
@@ -300,8 +298,7 @@ class SecureRelay(Relay):
     def on_app(self, mask: int) -> None:
         """Handle an event of the program's socket."""
         if mask & _BUT_WRITABLE == select.EPOLLIN and not (self.net_unsent or self.app_unsent):
-            turn = crossing.turn_outward(self.engine_key, self.app_key, self.net_key, 0, _READ)
-            received, made, sent, failure = turn
+            received, made, sent, failure = crossing.turn_outward(self.engine_key, self.app_key, self.net_key, 0, _READ)
             if 0 < received < _READ and sent == made and failure is None:
                 self.record.bytes_out += received
             elif self._took_out(received, made, sent, crossing.explain(failure, self.engine), mask):
@@ -354,7 +351,8 @@ class SecureRelay(Relay):
         if self.app_ended:  # nothing counts after close_notify (RFC 8446 section 6.1)
             return crossing.receive(net), 0, 0, None
         if app is not None:
-            return crossing.inward(net, app, engine)
+            received, made, sent, ending = crossing.turn_inward(self.engine_key, self.net_key, self.app_key)
+            return received, made, sent, crossing.explain(ending, engine)
         received = crossing.receive(net)
         if received <= 0:
             return received, 0, 0, None
@@ -394,9 +392,15 @@ class SecureRelay(Relay):
         # Where nothing but the end follows, the data waits for close_notify and FIN: one packet, not three.
         flags = socket.MSG_MORE if mask & ENDED == select.EPOLLRDHUP else 0
         for _ in range(_TURNS):
-            if not self._took_out(*crossing.outward(app, net, engine, flags), mask):
+            if not self._took_out(*self._turn_outward(engine, flags), mask):
                 return
         self.reactor.hungry.append(self._pump_app)
+
+    def _turn_outward(self, engine: Engine, flags: int = 0, most: int = _READ) -> Turn:
+        """Read `most` bytes of the program, seal them and send the records, once."""
+        key, app, net = self.engine_key, self.app_key, self.net_key
+        received, made, sent, failure = crossing.turn_outward(key, app, net, flags, most)
+        return received, made, sent, crossing.explain(failure, engine)
 
     def _took_out(self, received: int, made: int, sent: int, failure: EngineError | None, mask: int) -> bool:
         """Do what a turn outward calls for; True means that there may be more to read."""

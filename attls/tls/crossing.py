@@ -33,6 +33,7 @@ SWITCH = "ATTLS_CROSSING"
 # was to be received; a socket that takes nothing has taken 0). Then what the engine has raised, if anything:
 # WantReadError says that it may have something to say by itself.
 Turn = tuple[int, int, int, SSL.Error | None]
+RawTurn = tuple[int, int, int, Any]  # the same, where `explain` has yet to tell what the engine has raised
 
 
 def look_inside() -> tuple[Any, Any, Any]:
@@ -66,15 +67,22 @@ class Public:
 
     # A whole turn
 
-    def inward(self, net: socket.socket, app: socket.socket, engine: Any) -> Turn:
-        """Read records from `net`, open them, and write the plain bytes to `app`."""
+    def keys(self, net: socket.socket, app: socket.socket, engine: Any) -> tuple[Any, Any, Any]:
+        """Return what a turn wants of the engine, of `net` and of `app`, to be asked for once for each connection.
+
+        Valid until one of the three is closed or let go of, or `settle` is called.
+        """
+        return engine, net, app
+
+    def turn_inward(self, engine: Any, net: Any, app: Any) -> RawTurn:
+        """Read records from the network, open them, and write the plain bytes to the program."""
         received = self.receive(net)
         if received <= 0:
             return received, 0, 0, None
         return received, *self.rest(app, engine, received)
 
-    def outward(self, app: socket.socket, net: socket.socket, engine: Any, flags: int = 0, most: int = 1 << 30) -> Turn:
-        """Read plain bytes from `app`, `most` of them, seal them, and write the records to `net` with `flags`."""
+    def turn_outward(self, engine: Any, app: Any, net: Any, flags: int, most: int) -> RawTurn:
+        """Read plain bytes from the program, `most` of them, seal them, and write the records out with `flags`."""
         received = self.receive(app, 0, most)
         if received <= 0:
             return received, 0, 0, None
@@ -84,25 +92,8 @@ class Public:
             return received, 0, 0, error
         return received, made, self.hand_on(net, made, flags), None
 
-    # The same for each event of a connection, without asking again what its parts are
-
-    def keys(self, net: socket.socket, app: socket.socket, engine: Any) -> tuple[Any, Any, Any]:
-        """Return what `turn_inward` and `turn_outward` want of the engine, of `net` and of `app`.
-
-        Valid until one of the three is closed or let go of, or `settle` is called.
-        """
-        return engine, net, app
-
-    def turn_inward(self, engine: Any, net: Any, app: Any) -> tuple[int, int, int, Any]:
-        """Do as `inward`; what the engine has raised is for `explain`."""
-        return self.inward(net, app, engine)
-
-    def turn_outward(self, engine: Any, app: Any, net: Any, flags: int, most: int) -> tuple[int, int, int, Any]:
-        """Do as `outward`; what the engine has raised is for `explain`."""
-        return self.outward(app, net, engine, flags, most)
-
     def explain(self, ending: Any, engine: Any) -> SSL.Error | None:
-        """Return the last part of a turn as `inward` and `outward` have it."""
+        """Return what the engine has raised, from the last part of a turn."""
         return ending  # type: ignore[no-any-return]
 
     # Parts of a turn
@@ -272,17 +263,6 @@ class Compiled(Direct):
         turns = _crossing.Crossing(self.received, self.made, PIECE, self._functions)
         # As attributes of their own, for the quickest call there is.
         self.turn_inward, self.turn_outward = turns.inward, turns.outward  # type: ignore[assignment,method-assign]
-
-    def inward(self, net: socket.socket, app: socket.socket, engine: Any) -> Turn:
-        """Read records from `net`, open them, and write the plain bytes to `app`."""
-        received, made, sent, ending = self.turn_inward(*self.keys(net, app, engine))
-        return received, made, sent, self.explain(ending, engine)
-
-    def outward(self, app: socket.socket, net: socket.socket, engine: Any, flags: int = 0, most: int = 1 << 30) -> Turn:
-        """Read plain bytes from `app`, `most` of them, seal them, and write the records to `net` with `flags`."""
-        key, there, here = self.keys(net, app, engine)
-        received, made, sent, ending = self.turn_outward(key, here, there, flags, most)
-        return received, made, sent, self.explain(ending, engine)
 
     def keys(self, net: socket.socket, app: socket.socket, engine: Any) -> tuple[Any, Any, Any]:
         """Return addresses of the engine's parts, and two descriptors."""

@@ -11,6 +11,7 @@ from attls import policy
 from attls.errors import KeyringError, PolicyError
 from attls.model import Protocol, TlsSettings
 from attls.tls import Environment
+from tests.scenes.daemons import rule
 from tests.tls.kinds import other_end, ring
 from tests.tls.meetings import meet
 
@@ -22,33 +23,13 @@ TAKES = {
     "RSA-2048": set(),
 }
 CIPHER = {"P-256": "ECDHE-ECDSA-AES128-GCM-SHA256", "P-384": "ECDHE-ECDSA-AES256-GCM-SHA384"}
-TEXT = """
-TTLSGroupAction on
-{
-  TTLSEnabled On
-}
-TTLSRule one
-{
-  LocalPortRange 9
-  Direction Both
-  TTLSGroupActionRef on
-  TTLSEnvironmentActionRef it
-}
-TTLSEnvironmentAction it
-{
-  HandshakeRole ROLE
-  SuiteBProfile PROFILE
-  TTLSKeyringParms
-  {
-    Keyring A/B
-  }
-MORE
-}
-"""
 
 
-def text_of(role: str, profile: str, more: str = "") -> str:
-    return TEXT.replace("ROLE", role).replace("PROFILE", profile).replace("MORE", more)
+def text_of(role: str, profile: str, more: str = "", extra: str = "") -> str:
+    """Return a policy with one rule; `more` stands in its environment action, `extra` among the advanced parameters."""
+    direction = "Outbound" if role == "Client" else "Inbound"
+    text = rule("one", direction=direction, ring="A/B", extra=extra)
+    return text.replace("HandshakeRole", f"SuiteBProfile {profile}\n{more}  HandshakeRole")
 
 
 def settings(folder: Path, role: str, profile: str) -> TlsSettings:
@@ -93,9 +74,8 @@ def test_a_peer_without_tls_1_2_is_refused(tmp_path: Path, role: str) -> None:
 def test_what_the_policy_lists_beside_a_profile_is_passed_over(tmp_path: Path, profile: str) -> None:
     """Every TTLSCipherParms is ignored; a warning at the profile names what has no effect."""
     more = "  TTLSCipherParms\n  {\n    V3CipherSuites4Char C02F\n  }\n"
-    more += "  TTLSEnvironmentAdvancedParms\n  {\n    TLSv1.3 On\n    TLSv1.2 On\n  }\n"
     path = tmp_path / "suite-b.policy"
-    path.write_text(text_of("Server", profile, more))
+    path.write_text(text_of("Server", profile, more, "TLSv1.3 On\n    TLSv1.2 On"))
     loaded = policy.load(path)
     found = loaded.rules[0].verdict.settings
     assert found is not None
@@ -109,7 +89,7 @@ def test_what_the_policy_lists_beside_a_profile_is_passed_over(tmp_path: Path, p
 def test_a_profile_without_tls_1_2_is_refused(tmp_path: Path) -> None:
     """No other protocol can be used, so the rule could protect nothing."""
     path = tmp_path / "suite-b.policy"
-    path.write_text(text_of("Server", "192", "TTLSEnvironmentAdvancedParms\n{\nTLSv1.2 Off\n}"))
+    path.write_text(text_of("Server", "192", extra="TLSv1.2 Off"))
     with pytest.raises(PolicyError) as caught:
         policy.load(path)
     (finding,) = (each for each in caught.value.diagnostics if each.severity == "error")
