@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from attls import errors
 from attls.observe import Record
-from attls.relay.connection import ENDED, READABLE
+from attls.relay.connection import ENDED, IDLE_SECONDS, READABLE
 from attls.relay.lifecycle import State
 from attls.relay.secure import SecureRelay
 from attls.tls import EngineError, Environment, WantReadError
@@ -156,7 +156,10 @@ class RenewingRelay(SecureRelay):
 
     def _renewed(self) -> None:
         self.renewing = self.asking = False
-        self.reactor.disarm(self)
+        if self.life.state is State.OPEN:
+            self.reactor.disarm(self)
+        else:  # one direction has ended meanwhile, and what is left may not be silent for ever
+            self.reactor.arm(self, IDLE_SECONDS)
         self._wind()
         if self.app_ready:
             self.reactor.hungry.append(self._pump_app)

@@ -182,11 +182,13 @@ async def test_bulk_in_both_directions_outlives_many_renewals(role: HandshakeRol
 async def test_the_end_of_the_stream_is_heard_while_keys_are_renewed() -> None:
     """A peer may say close_notify while the program does not read and a handshake is due; nothing is lost by that."""
     data = random.Random(8).randbytes(12_000_000)
-    may_read = threading.Event()
+    may_read, may_end = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket) -> bytes:
         may_read.wait(SECONDS)
-        return receive_all(sock)
+        received = receive_all(sock)
+        may_end.wait(SECONDS)
+        return received
 
     def say(address: tuple[str, int]) -> None:
         with connect(address, client_context(V12)) as sock:
@@ -213,6 +215,10 @@ async def test_the_end_of_the_stream_is_heard_while_keys_are_renewed() -> None:
                 assert relay.asking
                 await trio.sleep(0.1)
                 may_read.set()
+                while not relay.app_ended or relay.renewing:
+                    await trio.sleep(0.01)
+                assert relay.deadlines is not None  # half-closed and silent, it does not live for ever
+                may_end.set()
             (record,) = await road.ended()
     assert [data] == program.results
     assert errors.DONE == record.reason
